@@ -1,0 +1,38 @@
+# Two commands do everything on a fresh machine: `make course` and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: course test lab setup lint benchmark clean
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(STAMP)  ## make .venv and install the course into it
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) (about two minutes the first time)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+course: setup  ## execute all lectures and solutions (quick budget), grade the reference solutions, show the report
+	$(BIN)/course doctor
+	$(BIN)/course run --budget quick
+	$(BIN)/course grade --reference
+
+test: setup  ## everything CI checks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/course release --check
+	$(BIN)/python -m pytest
+
+lab: setup  ## open JupyterLab on the course
+	$(BIN)/course lab
+
+benchmark: setup  ## speed, as ratios within one run (not part of `make test`)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks --benchmark-enable -o addopts= -q -s
+
+clean:  ## remove .venv and everything generated
+	rm -rf $(VENV) classroom_data course_run .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Autoencoders and variational autoencoders, one file per paper."""

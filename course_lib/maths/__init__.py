@@ -1,0 +1,1 @@
+"""Pure functions of tensors: densities and the distances between them."""
