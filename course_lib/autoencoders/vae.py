@@ -124,7 +124,7 @@ def conv_vae(
     width: int = 32,
     beta: float = 1.0,
 ) -> VAE:
-    """Convolutional pyramid for square pictures whose side is a multiple of 4; Gaussian pixels unless told otherwise."""
+    """Convolutional pyramid for square pictures (side a multiple of 4); Gaussian pixels unless told otherwise."""
     encoder = conv_encoder(channels, size, 2 * latent, width)
     decoder = conv_decoder(latent, channels, size, width)
     return VAE(encoder, decoder, latent, likelihood or Gaussian(), beta)

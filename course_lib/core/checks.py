@@ -25,7 +25,9 @@ class CheckFailed(AssertionError):
     """A stated equality, bound or shape does not hold."""
 
 
-def close(name: str, got: Any, want: Any, *, atol: float = 1e-6, rtol: float = 1e-5, stderr: Number = 0.0) -> None:
+def close(
+    name: str, got: Any, want: Any, *, atol: float = 1e-6, rtol: float = 1e-5, stderr: Number = 0.0, hint: str = ""
+) -> None:
     """``got`` equals ``want`` elementwise within ``atol + rtol |want| + 5 stderr``.
 
     Args:
@@ -33,40 +35,43 @@ def close(name: str, got: Any, want: Any, *, atol: float = 1e-6, rtol: float = 1
         got, want: numbers, tensors or arrays of the same shape.
         atol, rtol: absolute and relative tolerance.
         stderr: standard error of a Monte Carlo estimate, if one side is one.
+        hint: added to the message when it fails: the likely cause, and where to read.
     """
     a, b, se = _tensor(got), _tensor(want), _tensor(stderr)
     if a.shape != b.shape and a.numel() != 1 and b.numel() != 1:
-        raise CheckFailed(f"✗ {name}: shapes differ, got {tuple(a.shape)}, want {tuple(b.shape)}")
+        raise CheckFailed(f"✗ {name}: shapes differ, got {tuple(a.shape)}, want {tuple(b.shape)}" + _hint(hint))
     error = (a - b).abs()
     allowed = atol + rtol * b.abs() + STANDARD_ERRORS * se
     allowed = allowed.expand_as(error)
     within = error <= allowed  # False for NaN
     if error.numel() > 1:
         worst = int((error - allowed).nan_to_num(nan=math.inf).argmax())
-        detail = f"{error.numel()} values, largest difference {error.max():.3g} (allowed there {allowed.flatten()[worst]:.3g})"
+        i, limit = torch.unravel_index(torch.tensor(worst), error.shape), allowed.flatten()[worst]
+        detail = f"{error.numel()} values, largest difference {error.flatten()[worst]:.3g} (allowed {limit:.3g})"
+        detail += f" at {[int(j) for j in i]}: got {a.expand_as(error)[i]:.7g}, want {b.expand_as(error)[i]:.7g}"
     else:
         detail = f"got {a.item():.7g}, want {b.item():.7g}, difference {error.item():.3g}"
         detail += f" = {error.item() / se.item():.1f} s.e." if se.numel() == 1 and se.item() > 0 else ""
         detail += f" (allowed {allowed.item():.3g})"
-    _report(name, bool(within.all()), detail)
+    _report(name, bool(within.all()), detail, hint)
 
 
-def less(name: str, got: Number, bound: Number) -> None:
+def less(name: str, got: Number, bound: Number, *, hint: str = "") -> None:
     """``got < bound``, for single numbers."""
     a, b = float(got), float(bound)
-    _report(name, a < b, f"{a:.6g} < {b:.6g}" if a < b else f"got {a:.6g}, want less than {b:.6g}")
+    _report(name, a < b, f"{a:.6g} < {b:.6g}" if a < b else f"got {a:.6g}, want less than {b:.6g}", hint)
 
 
-def shape(name: str, got: Any, want: Sequence[int]) -> None:
+def shape(name: str, got: Any, want: Sequence[int], *, hint: str = "") -> None:
     """``got.shape == want``."""
     a, b = tuple(got.shape), tuple(want)
-    _report(name, a == b, f"{a}" if a == b else f"got {a}, want {b}")
+    _report(name, a == b, f"{a}" if a == b else f"got {a}, want {b}", hint)
 
 
-def true(name: str, condition: Any, detail: str = "") -> None:
+def true(name: str, condition: Any, detail: str = "", *, hint: str = "") -> None:
     """``condition`` holds (a bool, or a tensor that is true everywhere)."""
     holds = bool(condition.all()) if isinstance(condition, Tensor) else bool(condition)
-    _report(name, holds, detail or ("true" if holds else "got False, want True"))
+    _report(name, holds, detail or ("true" if holds else "got False, want True"), hint)
 
 
 def _tensor(value: Any) -> Tensor:
@@ -74,10 +79,14 @@ def _tensor(value: Any) -> Tensor:
     return tensor.to("cpu", torch.float64)
 
 
-def _report(name: str, holds: bool, detail: str) -> None:
+def _hint(hint: str) -> str:
+    return f"\n  Likely cause: {hint}" if hint else ""
+
+
+def _report(name: str, holds: bool, detail: str, hint: str) -> None:
     line = f"{'✓' if holds else '✗'} {name}: {detail}"
     if not holds:
-        raise CheckFailed(line)
+        raise CheckFailed(line + _hint(hint))
     print(line)
 
 

@@ -13,6 +13,7 @@ and, under ``torchrun``, splitting the batch and averaging the gradients.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -163,7 +164,7 @@ def fit(
 def _update(player: Player, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float | None, world: int) -> None:
     if loss.ndim != 0:
         raise ValueError(f"the loss of player {player.name!r} must be a scalar, got shape {tuple(loss.shape)}")
-    # with respect to the player's own parameters: nothing reaches another player, and what is not needed is not computed
+    # of the player's own parameters: nothing reaches another player, and what is not needed is not computed
     gradients = torch.autograd.grad(loss, player.params, materialize_grads=True)
     if world > 1:
         flat = torch.cat([g.flatten() for g in gradients])
@@ -206,7 +207,8 @@ def _show(options: FitOptions, rank: int) -> bool:
     if options.progress is not None:
         return options.progress and rank == 0
     silent = any(os.environ.get(name) for name in ("NBGRADER_EXECUTION", "NBGRADER_VALIDATING", "COURSE_HEADLESS"))
-    return rank == 0 and not silent
+    watched = "ipykernel" in sys.modules or sys.stderr.isatty()
+    return rank == 0 and watched and not silent
 
 
 def _stop_if_not_finite(history: History, first: int, last: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import tempfile
@@ -71,12 +72,13 @@ def require(package: str, module: str, what: str) -> None:
 def cached(key: str, packages: tuple[str, ...], build: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """``build()``'s arrays, kept on disk (``$COURSE_CACHE``, or the user's cache folder) after the first call.
 
-    The packages' versions are part of the file's name, so an upgrade rebuilds; several processes may build at once
+    The packages' versions and the builder's source are part of the file's name, so a change of either rebuilds; several processes may build at once
     (the last one wins, and a reader never sees half a file).
     """
     versions = "-".join(importlib.metadata.version(p) for p in packages)
     folder = Path(os.environ.get("COURSE_CACHE") or platformdirs.user_cache_dir("course_lib"))
-    path = folder / f"{key}-{versions}.npz"
+    source = hashlib.sha256(Path(build.__code__.co_filename).read_bytes()).hexdigest()[:12]
+    path = folder / f"{key}-{versions}-{source}.npz"
     if path.exists():
         with np.load(path, allow_pickle=False) as stored:
             return dict(stored)
