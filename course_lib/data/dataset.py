@@ -72,8 +72,8 @@ def require(package: str, module: str, what: str) -> None:
 def cached(key: str, packages: tuple[str, ...], build: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """``build()``'s arrays, kept on disk (``$COURSE_CACHE``, or the user's cache folder) after the first call.
 
-    The packages' versions and the builder's source are part of the file's name, so a change of either rebuilds; several processes may build at once
-    (the last one wins, and a reader never sees half a file).
+    The packages' versions and the builder's source are part of the file's name, so a change of either rebuilds.
+    Several processes may build at once: the last one wins, and a reader never sees half a file.
     """
     versions = "-".join(importlib.metadata.version(p) for p in packages)
     folder = Path(os.environ.get("COURSE_CACHE") or platformdirs.user_cache_dir("course_lib"))
