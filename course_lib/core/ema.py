@@ -35,6 +35,10 @@ class EMA:
             average.copy_(buffer)
         self.steps += 1
 
+    def tensors(self) -> list[Tensor]:
+        """The averaged parameters and the copied buffers."""
+        return [*self.module.parameters(), *self.module.buffers()]
+
     def state_dict(self) -> dict[str, Tensor]:
         return {**self.module.state_dict(), "ema.steps": torch.tensor(self.steps)}
 

@@ -12,6 +12,7 @@ and, under ``torchrun``, splitting the batch and averaging the gradients.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import time
@@ -116,9 +117,8 @@ def fit(
     state = _Checkpoint(players, optimizers, ema, history, options, rank)
     first = state.load(device)
     if world > 1:
-        for player in players:
-            for p in player.params:
-                dist.broadcast(p.data, 0)
+        for tensor in [t for p in players for t in (*p.params, *p.buffers)] + (ema.tensors() if ema else []):
+            dist.broadcast(tensor.data, 0)
 
     repeats = max(p.repeats for p in players)
     autocast = torch.autocast(device.type, torch.bfloat16) if options.bf16 else nullcontext()
@@ -172,10 +172,12 @@ def _update(player: Player, optimizer: torch.optim.Optimizer, loss: Tensor, clip
         flat /= world
         pieces = flat.split([g.numel() for g in gradients])
         gradients = [piece.view_as(g) for piece, g in zip(pieces, gradients, strict=True)]
+    if clip is not None:
+        # not in place: autograd may hand out one tensor for two parameters, or an expanded one
+        shrink = (clip / (torch.nn.utils.get_total_norm(gradients) + 1e-6)).clamp(max=1.0)
+        gradients = torch._foreach_mul(gradients, shrink)
     for parameter, gradient in zip(player.params, gradients, strict=True):
         parameter.grad = gradient
-    if clip is not None:
-        torch.nn.utils.clip_grad_norm_(player.params, clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
@@ -195,6 +197,7 @@ def _processes(device: torch.device) -> tuple[int, int]:
         return 0, 1
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(dist.destroy_process_group)
     return dist.get_rank(), dist.get_world_size()
 
 
