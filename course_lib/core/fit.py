@@ -125,7 +125,7 @@ def fit(
     started, checked = time.perf_counter(), first
     with _forked_rng(device), tqdm(total=steps, initial=first, disable=not _show(options, rank), leave=False) as bar:
         for step in range(first, steps):
-            torch.manual_seed(derived_seed(options.seed, step, rank))
+            _seed_noise(derived_seed(options.seed, step, rank), device)
             if options.schedule is not None:
                 for player in players:
                     optimizers[player.name].param_groups[0]["lr"] = player.lr * options.schedule(step)
@@ -199,6 +199,13 @@ def _processes(device: torch.device) -> tuple[int, int]:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         atexit.register(dist.destroy_process_group)
     return dist.get_rank(), dist.get_world_size()
+
+
+def _seed_noise(seed: int, device: torch.device) -> None:
+    """Seed the default generators (torch.manual_seed would queue a call with a traceback for each absent backend)."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _forked_rng(device: torch.device):
