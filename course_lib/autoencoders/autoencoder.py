@@ -30,16 +30,16 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
 
-    def encode(self, x: Float[Tensor, b * shape]) -> Float[Tensor, "b z"]:
+    def encode(self, x: Float[Tensor, " b *shape"]) -> Float[Tensor, "b z"]:
         return self.encoder(x)
 
-    def decode(self, z: Float[Tensor, "b z"]) -> Float[Tensor, b * shape]:
+    def decode(self, z: Float[Tensor, "b z"]) -> Float[Tensor, " b *shape"]:
         return self.decoder(z)
 
-    def forward(self, x: Float[Tensor, b * shape]) -> Float[Tensor, b * shape]:
+    def forward(self, x: Float[Tensor, " b *shape"]) -> Float[Tensor, " b *shape"]:
         return self.decode(self.encode(x))
 
-    def loss(self, x: Float[Tensor, b * shape]) -> Float[Tensor, ""]:
+    def loss(self, x: Float[Tensor, " b *shape"]) -> Float[Tensor, ""]:
         """Squared error per picture (sum over pixels), averaged over the batch."""
         return (self(x) - x).square().flatten(1).sum(1).mean()
 

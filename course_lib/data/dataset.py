@@ -6,6 +6,9 @@ import hashlib
 import importlib.metadata
 import os
 import tempfile
+import warnings
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,15 +76,19 @@ def cached(key: str, packages: tuple[str, ...], build: Callable[[], dict[str, np
     """``build()``'s arrays, kept on disk (``$COURSE_CACHE``, or the user's cache folder) after the first call.
 
     The packages' versions and the builder's source are part of the file's name, so a change of either rebuilds.
-    Several processes may build at once: the last one wins, and a reader never sees half a file.
+    Several processes may build at once: the last one wins, and a reader never sees half a file. A file that a full or
+    failing disk has damaged is built again, with a warning.
     """
     versions = "-".join(importlib.metadata.version(p) for p in packages)
     folder = Path(os.environ.get("COURSE_CACHE") or platformdirs.user_cache_dir("course_lib"))
     source = hashlib.sha256(Path(build.__code__.co_filename).read_bytes()).hexdigest()[:12]
     path = folder / f"{key}-{versions}-{source}.npz"
     if path.exists():
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return dict(stored)
+        except (EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            warnings.warn(f"the cached file {path} is damaged ({error}); building it again", stacklevel=2)
     arrays = build()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as part:

@@ -34,8 +34,8 @@ def wasserstein1(x: Float[Tensor, " n"], y: Float[Tensor, " m"]) -> Float[Tensor
     """
     points, _ = torch.cat([x, y]).sort()
     # counts of points ≤ each midpoint are constant in the positions, so no gradient is lost here
-    below_x = torch.searchsorted(x.detach().sort().values, points.detach()[:-1], right=True) / len(x)
-    below_y = torch.searchsorted(y.detach().sort().values, points.detach()[:-1], right=True) / len(y)
+    below_x = torch.searchsorted(x.detach().sort().values, points.detach()[:-1], right=True).to(points) / len(x)
+    below_y = torch.searchsorted(y.detach().sort().values, points.detach()[:-1], right=True).to(points) / len(y)
     return ((below_x - below_y).abs() * points.diff()).sum()
 
 

@@ -62,11 +62,11 @@ class GaussianMixture:
     def log_joint(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """log p(x, k) = log w_k + log N(x; μ_k, Σ_k), in nats."""
         chol = torch.linalg.cholesky(self.covariances)  # (k, d, d)
-        centred = (x.unsqueeze(1) - self.means).unsqueeze(-1)  # (b, k, d, 1)
-        whitened = torch.linalg.solve_triangular(chol, centred, upper=False).squeeze(-1)  # (b, k, d)
+        centred = (x - self.means.unsqueeze(1)).mT  # (k, d, b): one solve per component, not per point
+        whitened = torch.linalg.solve_triangular(chol, centred, upper=False)
         half_logdet = chol.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         log_norm = half_logdet + 0.5 * x.shape[-1] * math.log(2 * math.pi)
-        return self.weights.log() - log_norm - 0.5 * whitened.square().sum(-1)
+        return self.weights.log() - log_norm - 0.5 * whitened.square().sum(1).T
 
     def log_prob(self, x: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
         """log p(x) in nats."""

@@ -74,6 +74,35 @@ def show_images(
     return _finished(figure)
 
 
+def show_rows(rows: Mapping[str, Tensor], title: str = "", height: float = 0.62) -> Figure:
+    """Batches of pictures ``b c h w`` under one another, one row each, with the row's name at its left.
+
+    Args:
+        rows: equally long batches of equally large pictures, by name.
+        title: above everything.
+        height: of a row, in inches.
+    """
+    import matplotlib.pyplot as plt
+
+    counts = {len(batch) for batch in rows.values()}
+    if len(counts) != 1:
+        raise ValueError(f"rows must be equally long, got {[len(batch) for batch in rows.values()]} pictures")
+    (columns,) = counts
+    grid = image_grid(torch.cat([batch.detach().cpu() for batch in rows.values()]), columns)
+    tall = height * len(rows)
+    labels = 0.4 + 0.075 * max(map(len, rows))
+    figure, axis = plt.subplots(figsize=(tall * grid.shape[1] / grid.shape[0] + labels, tall + 0.4 * bool(title)))
+    axis.imshow(grid.squeeze(-1) if grid.shape[-1] == 1 else grid, vmin=0, vmax=255)
+    step = (grid.shape[0] + 1) / len(rows)
+    axis.set_yticks([step * (i + 0.5) - 1 for i in range(len(rows))], list(rows))
+    axis.set_xticks([])
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    axis.grid(False)
+    figure.suptitle(title)
+    return _finished(figure)
+
+
 def draw_image(axis: Axes, picture: np.ndarray, title: str = "") -> None:
     """One picture (h w c, bytes) without ticks."""
     axis.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, vmin=0, vmax=255)

@@ -30,6 +30,9 @@ def explore(figure_for: Callable[..., Figure], sheet: bool = True, **grid: Seque
         sheet: also draw the contact sheet (always drawn where there is no person: headless runs).
         grid: the argument's name and the values it may take, e.g. ``beta=[0.1, 1, 4]``.
 
+    With ``COURSE_EXPLORE_ALL`` set, every value is drawn at once: a person may move the slider anywhere, so the test
+    suite, which runs the notebooks this way, must go everywhere.
+
     Raises:
         ValueError: not exactly one argument, or no values.
     """
@@ -57,6 +60,9 @@ def explore(figure_for: Callable[..., Figure], sheet: bool = True, **grid: Seque
     picture = ipywidgets.Image(value=png(slider.value), format="png", layout=ipywidgets.Layout(object_fit="contain"))
     slider.observe(lambda change: setattr(picture, "value", png(change["new"])), names="value")
     display(ipywidgets.VBox([slider, picture], layout=ipywidgets.Layout(align_items="flex-start")))
+    if os.environ.get("COURSE_EXPLORE_ALL"):
+        for index in range(len(values)):
+            png(index)
     if sheet or os.environ.get("COURSE_HEADLESS"):
         chosen = np.unique(np.linspace(0, len(values) - 1, min(SHEET, len(values))).round().astype(int))
         display(Image(data=_png(contact_sheet([png(int(i)) for i in chosen])), format="png"))

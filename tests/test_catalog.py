@@ -1,0 +1,137 @@
+"""The smallest contract, enforced for every system of the catalogue."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import course_lib
+from course_lib.catalog import CATALOG, System
+from course_lib.core.player import tensors_of
+
+CPU = torch.device("cpu")
+LECTURES = Path(__file__).parent.parent / "lectures"
+# what their docstrings promise; an autoencoder without a last tanh decodes without bounds
+UNBOUNDED = {"linear autoencoder", "MLP autoencoder"}
+
+every_system = pytest.mark.parametrize("system", CATALOG.values(), ids=CATALOG)
+
+
+def built(system: System, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return system.build()
+
+
+def loss_and_sample(system: System, model: nn.Module, device: torch.device, seed: int = 1):
+    torch.manual_seed(seed)
+    loss = model.loss(system.batch(6, device))
+    return loss, system.sample(model, 4)
+
+
+@every_system
+def test_loss_is_a_finite_scalar_and_every_parameter_gets_gradient(system):
+    model = built(system)
+    loss, _ = loss_and_sample(system, model, CPU)
+    assert loss.shape == () and torch.isfinite(loss)
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all() and parameter.grad.abs().max() > 0, name
+
+
+@every_system
+def test_sample_shape_and_range(system):
+    model = built(system)
+    with torch.no_grad():
+        sample = system.sample(model, 4)
+        for parameter in model.parameters():
+            parameter.mul_(10)  # a bound that only holds at initialization is none
+        wild = system.sample(model, 4)
+    assert sample.shape == (4, *system.shape) and sample.dtype == torch.float32
+    assert torch.isfinite(sample).all()
+    assert (sample[0] - sample[1]).abs().max() > 0  # not one picture four times
+    if system.name not in UNBOUNDED:
+        assert wild.abs().max() <= 1
+
+
+@every_system
+def test_same_seed_same_result(system):
+    first, second = (loss_and_sample(system, built(system, 3), CPU) for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a, b)
+    other = loss_and_sample(system, built(system, 4), CPU)
+    assert not torch.equal(first[0], other[0]) and not torch.equal(first[1], other[1])
+
+
+@every_system
+def test_state_dict_round_trip(system, tmp_path):
+    model, other = built(system, 1), built(system, 2)
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    for a, b in zip(loss_and_sample(system, model, CPU), loss_and_sample(system, other, CPU), strict=True):
+        assert torch.equal(a, b)
+    clone = copy.deepcopy(model)
+    assert torch.equal(loss_and_sample(system, clone, CPU)[0], loss_and_sample(system, model, CPU)[0])
+
+
+@every_system
+def test_everything_runs_where_the_parameters_are(system):
+    """On the meta device, a tensor made on the CPU by mistake raises: CUDA placement, tested without a GPU."""
+    model, meta = built(system).to("meta"), torch.device("meta")
+    loss, sample = loss_and_sample(system, model, meta)
+    assert loss.device == sample.device == meta
+    assert sample.shape == (4, *system.shape)
+    loss.backward()
+    assert all(p.grad.device == meta for p in model.parameters())
+
+
+@every_system
+def test_everything_runs_in_the_parameters_precision(system):
+    model = built(system).double()
+    batch = system.batch(6, CPU)
+    double = lambda t: t.double() if t.is_floating_point() else t  # noqa: E731
+    batch = tuple(map(double, batch)) if isinstance(batch, tuple) else double(batch)
+    assert model.loss(batch).dtype == system.sample(model, 2).dtype == torch.float64
+
+
+@pytest.mark.cuda
+@every_system
+def test_cuda_computes_what_the_cpu_does(system):
+    model = built(system)
+    batch = system.batch(6, CPU)
+    on_gpu = copy.deepcopy(model).cuda()
+    gpu_batch = tuple(t.cuda() for t in tensors_of(batch))
+    gpu_batch = gpu_batch if isinstance(batch, tuple) else gpu_batch[0]
+    loss, sample = on_gpu.loss(gpu_batch), system.sample(on_gpu, 4)
+    assert loss.device.type == sample.device.type == "cuda" and torch.isfinite(loss)
+    loss.backward()
+    assert all(p.grad.abs().max() > 0 for p in on_gpu.parameters())
+    # noise differs between the devices, so only noise-free losses are equal
+    if system.lecture == "03":
+        torch.testing.assert_close(loss.cpu(), model.loss(batch), rtol=1e-4, atol=1e-4)
+
+
+@every_system
+def test_each_entry_says_where_it_comes_from_and_where_it_is_taught(system):
+    assert system.name and CATALOG[system.name] is system
+    assert system.paper and system.paper[-4:].isdigit()
+    assert len(system.lecture) == 2 and system.lecture.isdigit()
+    assert len(list(LECTURES.glob(f"{system.lecture}_*.ipynb"))) == 1, f"no lecture {system.lecture}"
+
+
+def test_every_model_of_the_library_is_in_the_catalogue():
+    """A class with a loss that is missing there would be tested for nothing above."""
+    built_types = {type(built(system)) for system in CATALOG.values()}
+    for _, name, is_package in pkgutil.walk_packages(course_lib.__path__, "course_lib."):
+        if is_package or name.startswith("course_lib.classroom"):
+            continue
+        for _, thing in inspect.getmembers(importlib.import_module(name), inspect.isclass):
+            if issubclass(thing, nn.Module) and hasattr(thing, "loss"):
+                assert thing in built_types, f"{thing.__name__} of {name} is not in course_lib.catalog"
