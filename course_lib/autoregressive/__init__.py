@@ -1,0 +1,1 @@
+"""Models that factor a joint into conditionals, one file per paper."""
