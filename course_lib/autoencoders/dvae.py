@@ -6,8 +6,8 @@ Gumbel-max: argmax_k (log π_k + g_k) with g_k = −log(−log u_k) is an exact 
 
 it has a gradient. The bound is E_q[log p(x|z)] − KL(q(z|x) ‖ uniform).
 
-Jang, Gu & Poole 2017, "Categorical reparameterization with Gumbel-softmax"; Maddison, Mnih & Teh 2017; as the first stage of DALL·E:
-Ramesh et al. 2021, "Zero-shot text-to-image generation", section 2.1.
+Jang, Gu & Poole 2017, "Categorical reparameterization with Gumbel-softmax"; Maddison, Mnih & Teh 2017; as the first
+stage of DALL·E: Ramesh et al. 2021, "Zero-shot text-to-image generation", section 2.1.
 """
 
 from __future__ import annotations

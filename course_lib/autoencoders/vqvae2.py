@@ -2,8 +2,8 @@ r"""VQ-VAE-2: a coarse and a fine map of symbols, and a learnt prior over both.
 
 .. math:: p(x) = \sum_{t, b} p(t)\, p(b \mid t)\, p(x \mid t, b)
 
-The top map carries layout, the bottom map detail given the top; each prior is a gated PixelCNN, the bottom one seeing the top map
-through a convolutional conditioning stack.
+The top map carries layout, the bottom map detail given the top; each prior is a gated PixelCNN, the bottom one
+seeing the top map through a convolutional conditioning stack.
 
 Razavi, van den Oord & Vinyals 2019, "Generating diverse high-fidelity images with VQ-VAE-2", algorithms 1 and 2.
 """

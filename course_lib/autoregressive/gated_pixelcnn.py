@@ -2,8 +2,8 @@ r"""Gated PixelCNN: two stacks without a blind spot, gated units, and a class la
 
 .. math:: y = \tanh(W_f * x + V_f^\top c) ⊙ σ(W_g * x + V_g^\top c)
 
-The vertical stack sees all rows above, the horizontal stack the pixels to the left and, through a 1×1 link, the vertical
-stack; together they see everything before a pixel.
+The vertical stack sees all rows above, the horizontal stack the pixels to the left and, through a 1×1 link, the
+vertical stack; together they see everything before a pixel.
 
 Van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves & Kavukcuoglu 2016, "Conditional image generation with PixelCNN
 decoders", eqs. (2) and (4), figure 2.

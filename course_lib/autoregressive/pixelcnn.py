@@ -2,7 +2,8 @@ r"""PixelCNN: all conditionals of a picture at once, by masked convolutions.
 
 .. math:: p(v) = \prod_i p(v_i \mid v_{<i}), \qquad \text{logits} = \text{CNN}_{\text{masked}}(v)
 
-Van den Oord, Kalchbrenner & Kavukcuoglu 2016, "Pixel recurrent neural networks", section 3 (PixelCNN, figure 5: residual
+Van den Oord, Kalchbrenner & Kavukcuoglu 2016, "Pixel recurrent neural networks", section 3 (PixelCNN, figure 5:
+residual
 block). Its stack of masks never sees a wedge to the right above the pixel: the blind spot that the gated model removes.
 """
 
@@ -36,8 +37,8 @@ class PixelCNN(nn.Module):
     """Pictures of ``levels`` symbols.
 
     Args:
-        embed: symbols (b, h, w) to (b, embed.channels, h, w), pointwise; see ``raster.ScaledPixels`` and ``EmbeddedCodes``.
-        width: channels inside.
+        embed: symbols (b, h, w) to (b, embed.channels, h, w), pointwise; see ``raster.ScaledPixels`` and
+        ``EmbeddedCodes``. width: channels inside.
         layers: masked 3×3 residual blocks after the 7×7 first layer.
     """
 

@@ -1,6 +1,7 @@
 r"""PixelCNN++: a discretized mixture of logistics instead of a softmax over 256 levels.
 
-.. math:: P(v) = \sum_m π_m \left[σ\!\left(\tfrac{v + ½ - μ_m}{s_m}\right) - σ\!\left(\tfrac{v - ½ - μ_m}{s_m}\right)\right]
+.. math:: P(v) = \sum_m π_m \left[σ\!\left(\tfrac{v + ½ - μ_m}{s_m}\right) - σ\!\left(\tfrac{v - ½ -
+μ_m}{s_m}\right)\right]
 
 with −½ and +½ replaced by −∞ and +∞ at the darkest and brightest level. Levels that are close get similar probabilities
 from the start, and the head has 3M outputs instead of K.
@@ -28,7 +29,8 @@ def logistic_mixture_log_prob(
     """log P(v) of each pixel under its mixture, in nats.
 
     Args:
-        params: M logits of the weights, M means and M log-scales, the latter two in units of half the range (a picture's
+        params: M logits of the weights, M means and M log-scales, the latter two in units of half the range (a
+        picture's
             grey values are spread over [−1, 1]).
         v: levels 0 … levels − 1.
         levels: number of grey values K.

@@ -1,7 +1,8 @@
 r"""PixelRNN with diagonal BiLSTM layers.
 
 The map is skewed: row i moves i places to the right, so that a column of the skewed map is a diagonal of the picture. A
-convolutional LSTM then walks over the columns; its 2-tap state-to-state convolution sees (i, j−1) and (i−1, j) and so, over
+convolutional LSTM then walks over the columns; its 2-tap state-to-state convolution sees (i, j−1) and (i−1, j) and
+so, over
 many steps, everything above and to the left. A second LSTM does the same on the mirrored map; its output moves down one
 row before the two are added, or it would see pixels to the right in its own row.
 

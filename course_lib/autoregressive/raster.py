@@ -65,7 +65,8 @@ def sample_raster(
     """Fill ``v`` pixel by pixel from the model's conditionals.
 
     Args:
-        logits_at: ``logits_at(v, row, column) -> (b, K)``; naive (see ``naive``) or a model's cached one. It is called at
+        logits_at: ``logits_at(v, row, column) -> (b, K)``; naive (see ``naive``) or a model's cached one. It is
+        called at
             every position in raster order, known ones included, so that caches see them.
         v: symbols; values at unknown positions are ignored and overwritten in a copy.
         known: positions to keep (completion); none by default.

@@ -6,7 +6,8 @@ estimated by all windows with distance at most (1 + ε) times the smallest,
 .. math:: d(w, s) = \sum_k m_k g_k (w_k - s_k)^2 / \sum_k m_k g_k
 
 where m marks the neighbours known so far and g is a Gaussian over the window. Efros & Leung 1999, "Texture synthesis by
-non-parametric sampling", section 2. All pixels of one layer of the onion are compared with all windows in three matrix products.
+non-parametric sampling", section 2. All pixels of one layer of the onion are compared with all windows in three
+matrix products.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@ r"""WaveNet: dilated causal convolutions over raw audio.
 
 .. math:: z = \tanh(W_f *_d x) ⊙ σ(W_g *_d x), \qquad \text{residual: } x + W_r z, \quad \text{skip: } W_s z
 
-With kernel 2 and dilations 1, 2, 4, …, 2^{L−1} the output at t sees exactly 2^L samples. Samples are mu-law companded to 256
-levels: f(x) = sign(x) log(1 + μ|x|) / log(1 + μ), μ = 255.
+With kernel 2 and dilations 1, 2, 4, …, 2^{L−1} the output at t sees exactly 2^L samples. Samples are mu-law
+companded to 256 levels: f(x) = sign(x) log(1 + μ|x|) / log(1 + μ), μ = 255.
 
-Van den Oord, Dieleman, Zen et al. 2016, "WaveNet: a generative model for raw audio", sections 2.1–2.4. Cached sampling with one
-queue a layer: Le Paine et al. 2016, "Fast Wavenet generation algorithm".
+Van den Oord, Dieleman, Zen et al. 2016, "WaveNet: a generative model for raw audio", sections 2.1–2.4. Cached
+sampling with one queue a layer: Le Paine et al. 2016, "Fast Wavenet generation algorithm".
 """
 
 from __future__ import annotations

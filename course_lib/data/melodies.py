@@ -58,7 +58,9 @@ def _vowel(hertz: float, samples: int, generator: torch.Generator | None) -> Ten
     first, second = FORMANTS[int(torch.randint(len(FORMANTS), (1,), generator=generator))]
     t = torch.arange(samples) / RATE
     harmonics = torch.arange(1, int(RATE / 2 / hertz) + 1) * hertz
-    weight = torch.exp(-(((harmonics - first) / 150) ** 2)) + 0.5 * torch.exp(-(((harmonics - second) / 200) ** 2)) + 0.02
+    weight = (
+        torch.exp(-(((harmonics - first) / 150) ** 2)) + 0.5 * torch.exp(-(((harmonics - second) / 200) ** 2)) + 0.02
+    )
     wave = (weight[:, None] * torch.sin(2 * math.pi * harmonics[:, None] * t)).sum(0)
     envelope = torch.sin(math.pi * (torch.arange(samples) + 0.5) / samples) ** 0.5
     return envelope * wave / wave.abs().max()

@@ -1,4 +1,5 @@
-"""A few real photographs and textures, by way of scikit-image (each with the licence that scikit-image states for it)."""
+"""A few real photographs and textures, by way of scikit-image (each with the licence that scikit-image states for
+it)."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@ r"""What every flow shares: change of variables.
 .. math:: z = f(x), \qquad \log p(x) = \log p_z(f(x)) + \log\left|\det \frac{\partial f(x)}{\partial x^\top}\right|
 
 A layer maps ``forward(x) -> (z, log-det)`` and ``inverse(z) -> (x, log-det)``, each with the log-determinant of its own
-Jacobian, one number per example; log-dets of composed layers add. Dinh, Krueger & Bengio 2015; Dinh, Sohl-Dickstein & Bengio
-2017, eqs. (2)–(3).
+Jacobian, one number per example; log-dets of composed layers add. Dinh, Krueger & Bengio 2015; Dinh, Sohl-Dickstein
+& Bengio 2017, eqs. (2)–(3).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@ r"""Real NVP: affine coupling.
 
 .. math:: y_a = x_a, \qquad y_b = x_b ⊙ e^{s(x_a)} + t(x_a), \qquad \log\det = \sum_j s_j(x_a)
 
-The Jacobian is triangular, so its determinant is the product of the diagonal, and the inverse needs no inverse of s or t. A mask
-says which half passes through: checkerboard or channels.
+The Jacobian is triangular, so its determinant is the product of the diagonal, and the inverse needs no inverse of s
+or t. A mask says which half passes through: checkerboard or channels.
 
 Dinh, Sohl-Dickstein & Bengio 2017, "Density estimation using Real NVP", eqs. (4)–(9).
 """

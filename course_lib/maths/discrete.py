@@ -1,14 +1,14 @@
 r"""Grey values as symbols: quantization, and the units in which densities of pictures are compared.
 
 A picture of d pixels with K levels has log-probability log P(v) in nats; bits per dimension is −log P(v) / (d log 2).
-A density p of v + u, u uniform in [0, 1)^d, bounds it: E_u[log p(v + u)] ≤ log P(v) (Theis, van den Oord & Bethge 2016).
+A density p of v + u, u uniform in [0, 1)^d, bounds it: E_u[log p(v + u)] ≤ log P(v) (Theis, van den Oord & Bethge
+2016).
 """
 
 from __future__ import annotations
 
 import math
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -31,8 +31,8 @@ def bits_per_dim(nats: float | Tensor, dims: int) -> float | Tensor:
 def sample_categorical(logits: Float[Tensor, "b k"], uniform: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
     """The symbol at which the cumulative distribution passes ``uniform``.
 
-    Unlike ``torch.multinomial`` the random numbers come in from outside, so two ways of computing the same logits (naive and
-    cached sampling) draw the same symbols.
+    Unlike ``torch.multinomial`` the random numbers come in from outside, so two ways of computing the same logits
+    (naive and cached sampling) draw the same symbols.
     """
     cumulative = logits.double().softmax(-1).cumsum(-1)
     return (cumulative < uniform.double().unsqueeze(-1)).sum(-1).clamp(max=logits.shape[-1] - 1)

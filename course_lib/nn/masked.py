@@ -15,8 +15,8 @@ from torch.nn import functional as F
 class MaskedConv2d(nn.Module):
     """k × k convolution over the half plane above and the pixels to the left; output has the size of the input.
 
-    Only the taps that the mask shows are parameters: the kernel is stored as the rows above (k//2, k) and the left part of
-    the middle row, which is all that a step of cached sampling multiplies.
+    Only the taps that the mask shows are parameters: the kernel is stored as the rows above (k//2, k) and the left
+    part of the middle row, which is all that a step of cached sampling multiplies.
 
     Args:
         fan_in, fan_out: channels.
