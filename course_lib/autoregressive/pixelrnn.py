@@ -22,7 +22,7 @@ from course_lib.nn.masked import MaskedConv2d
 
 def skew(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w2"]:
     """Shift row i right by i places: (h, w) becomes (h, w + h − 1)."""
-    b, c, h, w = x.shape
+    h, w = x.shape[2:]
     # padding every row by h and cutting the flat map into rows one shorter moves each row one further
     return F.pad(x, (0, h)).flatten(2)[..., : h * (w + h - 1)].unflatten(2, (h, w + h - 1))
 
