@@ -32,7 +32,7 @@ lab: setup  ## open JupyterLab on the course
 	$(BIN)/course lab
 
 benchmark: setup  ## speed, as ratios within one run (not part of `make test`)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks --benchmark-enable -o addopts= -q -s
+	OMP_NUM_THREADS=1 JAXTYPING_DISABLE=1 $(BIN)/python -m pytest tests/benchmarks --benchmark-enable -o addopts= -q -s
 
 clean:  ## remove .venv and everything generated
 	rm -rf $(VENV) classroom_data course_run .pytest_cache .ruff_cache

@@ -14,11 +14,24 @@ from torch import Tensor, nn
 
 from course_lib.autoencoders.autoencoder import conv_autoencoder, linear_autoencoder, mlp_autoencoder
 from course_lib.autoencoders.conditional_vae import ConditionalVAE
+from course_lib.autoencoders.dvae import DVAE
 from course_lib.autoencoders.likelihood import Gaussian
 from course_lib.autoencoders.vae import conv_vae, mlp_vae
+from course_lib.autoencoders.vqvae import VQVAE
+from course_lib.autoencoders.vqvae2 import VQVAE2, TwoLevelPrior
+from course_lib.autoregressive.gated_pixelcnn import GatedPixelCNN
+from course_lib.autoregressive.pixelcnn import PixelCNN
+from course_lib.autoregressive.pixelcnnpp import PixelCNNpp
+from course_lib.autoregressive.pixelrnn import PixelRNN
+from course_lib.autoregressive.raster import EmbeddedCodes, ScaledPixels
+from course_lib.autoregressive.transformer import CausalTransformer
+from course_lib.autoregressive.wavenet import WaveNet
 from course_lib.core.player import Batch
+from course_lib.flows.glow import glow
+from course_lib.flows.realnvp import realnvp, realnvp_2d
 
 PICTURE = (1, 8, 8)
+LEVELS = 5  # grey values or code words of the tiny autoregressive models
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,7 @@ class System:
         shape: of one sample.
         paper: authors and year.
         lecture: number of the lecture that teaches it.
+        symbols: K where a sample consists of integers 0 … K − 1; None where it is made of real numbers.
     """
 
     name: str
@@ -42,6 +56,7 @@ class System:
     shape: tuple[int, ...]
     paper: str
     lecture: str
+    symbols: int | None = None
 
 
 def _pictures(n: int, device: torch.device) -> Tensor:
@@ -65,6 +80,40 @@ def _sampled(model: nn.Module, n: int) -> Tensor:
     return model.sample(n)
 
 
+def _symbols(*shape: int) -> Callable[[int, torch.device], Tensor]:
+    return lambda n, device: torch.randint(LEVELS, (n, *shape), device=device)
+
+
+def _labelled_symbols(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    return _symbols(4, 4)(n, device), torch.randint(10, (n,), device=device)
+
+
+def _two_maps(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    return _symbols(2, 2)(n, device), _symbols(4, 4)(n, device)
+
+
+def _points(n: int, device: torch.device) -> Tensor:
+    return torch.randn(n, 2, device=device)
+
+
+def _decoded_words(*sides: int) -> Callable[[nn.Module, int], Tensor]:
+    """Pictures of random maps of words, one map per side."""
+
+    def sample(model: nn.Module, n: int) -> Tensor:
+        device = next(model.parameters()).device
+        return model.decode(*(torch.randint(LEVELS, (n, side, side), device=device) for side in sides))
+
+    return sample
+
+
+def _drawn(model: nn.Module, n: int) -> Tensor:
+    return model.sample(n, (4, 4))
+
+
+def _drawn_of_labels(model: nn.Module, n: int) -> Tensor:
+    return model.sample(n, (4, 4), torch.arange(n, device=next(model.parameters()).device) % 10)
+
+
 _SYSTEMS = (
     System("linear autoencoder", lambda: linear_autoencoder(PICTURE, 3), _pictures, _decoded, PICTURE,
            "Baldi & Hornik 1989", "03"),
@@ -82,6 +131,34 @@ _SYSTEMS = (
            "Higgins et al. 2017", "04"),
     System("conditional VAE", lambda: ConditionalVAE(PICTURE, 10, 3, 16), _labelled, _of_labels, PICTURE,
            "Sohn, Lee & Yan 2015", "04"),
+    System("VQ-VAE", lambda: VQVAE(1, LEVELS, 3, 8), _pictures, _decoded_words(2), PICTURE,
+           "van den Oord, Vinyals & Kavukcuoglu 2017", "05"),
+    System("dVAE", lambda: DVAE(1, LEVELS, 3, 8), _pictures, _decoded_words(2), PICTURE,
+           "Ramesh et al. 2021", "05"),
+    System("VQ-VAE-2", lambda: VQVAE2(1, LEVELS, 3, 8), _pictures, _decoded_words(1, 2), PICTURE,
+           "Razavi, van den Oord & Vinyals 2019", "05"),
+    System("VQ-VAE-2 prior", lambda: TwoLevelPrior(LEVELS, 8, 2), _two_maps,
+           lambda model, n: model.sample(n, (2, 2))[1], (4, 4), "Razavi, van den Oord & Vinyals 2019", "05", LEVELS),
+    System("PixelRNN", lambda: PixelRNN(ScaledPixels(LEVELS), 8, 1), _symbols(4, 4), _drawn, (4, 4),
+           "van den Oord, Kalchbrenner & Kavukcuoglu 2016", "06", LEVELS),
+    System("PixelCNN", lambda: PixelCNN(ScaledPixels(LEVELS), 8, 2), _symbols(4, 4), _drawn, (4, 4),
+           "van den Oord, Kalchbrenner & Kavukcuoglu 2016", "06", LEVELS),
+    System("gated PixelCNN", lambda: GatedPixelCNN(EmbeddedCodes(LEVELS, 4), 8, 3), _symbols(4, 4), _drawn, (4, 4),
+           "van den Oord et al. 2016", "06", LEVELS),
+    System("class-conditional PixelCNN", lambda: GatedPixelCNN(ScaledPixels(LEVELS), 8, 3, 10), _labelled_symbols,
+           _drawn_of_labels, (4, 4), "van den Oord et al. 2016", "06", LEVELS),
+    System("PixelCNN++", lambda: PixelCNNpp(LEVELS, 2, 8, 3), _symbols(4, 4), _drawn, (4, 4),
+           "Salimans et al. 2017", "06", LEVELS),
+    System("WaveNet", lambda: WaveNet(LEVELS, 8, 8, 3), _symbols(12), lambda model, n: model.sample(n, 12), (12,),
+           "van den Oord et al. 2016", "07", LEVELS),
+    System("transformer over codes", lambda: CausalTransformer(LEVELS, 12, 8, 2, 2), _symbols(12), _sampled, (12,),
+           "Esser, Rombach & Ommer 2021", "07", LEVELS),
+    System("Real NVP in the plane", lambda: realnvp_2d(4, 8), _points, _sampled, (2,),
+           "Dinh, Sohl-Dickstein & Bengio 2017", "08"),
+    System("Real NVP", lambda: realnvp(PICTURE, 2, 8), _pictures, _sampled, PICTURE,
+           "Dinh, Sohl-Dickstein & Bengio 2017", "08"),
+    System("Glow", lambda: glow(PICTURE, 2, 2, 8), _pictures, _sampled, PICTURE,
+           "Kingma & Dhariwal 2018", "08"),
 )  # fmt: skip
 
 CATALOG: dict[str, System] = {system.name: system for system in _SYSTEMS}

@@ -39,3 +39,11 @@ def slope(function: Callable[[Tensor], Tensor], x: Tensor, step: float = 1e-6) -
     """Central differences of a scalar function of a vector."""
     nudges = step * torch.eye(len(x), dtype=x.dtype)
     return torch.stack([(function(x + e) - function(x - e)) / (2 * step) for e in nudges])
+
+
+def assert_frequencies(symbols: Tensor, p: Tensor) -> None:
+    """Symbols 0 … K − 1 occur as often as ``p`` says, within 5 standard errors (plus 5 counts if few are expected)."""
+    n = symbols.numel()
+    counts = torch.bincount(symbols.flatten(), minlength=len(p)).double()
+    allowed = STANDARD_ERRORS * (n * p * (1 - p)).sqrt() + 5 * (n * p < 25)
+    assert counts.numel() == len(p) and ((counts - n * p).abs() <= allowed).all(), f"{counts / n} for {p}"

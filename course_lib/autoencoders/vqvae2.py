@@ -15,6 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from course_lib.autoencoders.vqvae import Codebook, ResidualUnit, code_decoder, code_encoder
+from course_lib.autoregressive.gated_pixelcnn import GatedPixelCNN
+from course_lib.autoregressive.raster import EmbeddedCodes
 
 
 class VQVAE2(nn.Module):
@@ -82,3 +84,59 @@ class VQVAE2(nn.Module):
         moved = self.top.revive(z_top, generator)
         top = self.top.lookup(self.top.nearest(z_top))
         return moved + self.bottom.revive(self.join(torch.cat([below, self.decode_top(top)], 1)), generator)
+
+
+class TwoLevelPrior(nn.Module):
+    """p(t, b) = p(t) p(b | t) over the maps of a ``VQVAE2``, both factors gated PixelCNNs.
+
+    The bottom prior sees the whole top map at every gate, brought to its size by a conditioning stack that is trained
+    with it.
+
+    Args:
+        words: of each codebook.
+        width, layers: of the two gated PixelCNNs.
+        classes: labels to condition both on; 0 = none.
+    """
+
+    def __init__(self, words: int, width: int = 32, layers: int = 5, classes: int = 0) -> None:
+        super().__init__()
+        self.top = GatedPixelCNN(EmbeddedCodes(words, width), width, layers, classes)
+        self.bottom = GatedPixelCNN(EmbeddedCodes(words, width), width, layers, classes, context=width)
+        self.stack = nn.Sequential(
+            EmbeddedCodes(words, width),
+            nn.Conv2d(width, width, 3, 1, 1),
+            ResidualUnit(width),
+            ResidualUnit(width),
+            nn.SiLU(),
+            nn.ConvTranspose2d(width, width, 4, 2, 1),
+        )
+
+    def log_probs(
+        self, top: Int[Tensor, "b h w"], bottom: Int[Tensor, "b h2 w2"], y: Int[Tensor, " b"] | None = None
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
+        """log p(t | y) and log p(b | t, y) in nats per map."""
+        return self.top.log_prob(top, y), self.bottom.log_prob(bottom, y, self.stack(top))
+
+    def log_prob(
+        self, top: Int[Tensor, "b h w"], bottom: Int[Tensor, "b h2 w2"], y: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, " b"]:
+        """log p(t, b | y) in nats per picture."""
+        return sum(self.log_probs(top, bottom, y))
+
+    def loss(self, batch: tuple[Tensor, ...]) -> Float[Tensor, ""]:
+        """−log p in nats per picture, averaged; the batch is ``(top, bottom)`` or ``(top, bottom, y)``."""
+        return -self.log_prob(*batch).mean()
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        shape: tuple[int, int],
+        y: Int[Tensor, " n"] | None = None,
+        generator: torch.Generator | None = None,
+        cached: bool = True,
+    ) -> tuple[Int[Tensor, "n h w"], Int[Tensor, "n h2 w2"]]:
+        """n pairs of maps, the top one of the given (h, w): first the top map, then the bottom map given it."""
+        top = self.top.sample(n, shape, y, generator, cached)
+        size = (2 * shape[0], 2 * shape[1])
+        return top, self.bottom.sample(n, size, y, generator, cached, context=self.stack(top))

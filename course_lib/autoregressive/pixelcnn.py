@@ -3,8 +3,8 @@ r"""PixelCNN: all conditionals of a picture at once, by masked convolutions.
 .. math:: p(v) = \prod_i p(v_i \mid v_{<i}), \qquad \text{logits} = \text{CNN}_{\text{masked}}(v)
 
 Van den Oord, Kalchbrenner & Kavukcuoglu 2016, "Pixel recurrent neural networks", section 3 (PixelCNN, figure 5:
-residual
-block). Its stack of masks never sees a wedge to the right above the pixel: the blind spot that the gated model removes.
+residual block). Its stack of masks never sees a wedge to the right above the pixel: the blind spot that the gated model
+removes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class PixelCNN(nn.Module):
 
     Args:
         embed: symbols (b, h, w) to (b, embed.channels, h, w), pointwise; see ``raster.ScaledPixels`` and
-        ``EmbeddedCodes``. width: channels inside.
+            ``EmbeddedCodes``.
+        width: channels inside.
         layers: masked 3×3 residual blocks after the 7×7 first layer.
     """
 
@@ -71,7 +72,9 @@ class PixelCNN(nn.Module):
         """
         pads = [self.first.radius, *(block.masked.radius for block in self.blocks)]
         widths = [self.embed.channels, *(block.down.out_channels for block in self.blocks)]
-        caches = [_padded(v, c, r) for c, r in zip(widths, pads, strict=True)]
+        b, height, width = v.shape
+        zeros = self.first.bias.new_zeros
+        caches = [zeros(b, c, height + r, width + 2 * r) for c, r in zip(widths, pads, strict=True)]
 
         def logits_at(v: Tensor, row: int, column: int) -> Tensor:
             r = pads[0]
@@ -115,8 +118,3 @@ class PixelCNN(nn.Module):
 def pointwise(conv: nn.Conv2d, x: Float[Tensor, "b c"]) -> Float[Tensor, "b d"]:
     """A 1×1 convolution at one position."""
     return F.linear(x, conv.weight.flatten(1), conv.bias)
-
-
-def _padded(v: Int[Tensor, "b h w"], channels: int, radius: int) -> Tensor:
-    b, h, w = v.shape
-    return torch.zeros(b, channels, h + radius, w + 2 * radius, device=v.device)

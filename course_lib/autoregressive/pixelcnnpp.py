@@ -30,13 +30,13 @@ def logistic_mixture_log_prob(
 
     Args:
         params: M logits of the weights, M means and M log-scales, the latter two in units of half the range (a
-        picture's
-            grey values are spread over [−1, 1]).
+            picture's grey values are spread over [−1, 1]).
         v: levels 0 … levels − 1.
         levels: number of grey values K.
     """
+    params = params.to(torch.promote_types(params.dtype, torch.float32))  # bfloat16 cannot tell 256 levels apart
     weight, mean, log_scale = params.chunk(3, 1)
-    x = (v.unsqueeze(1) * (2 / (levels - 1)) - 1).to(params.dtype)
+    x = v.unsqueeze(1).to(params.dtype) * (2 / (levels - 1)) - 1
     half = 1 / (levels - 1)
     precision = (-log_scale.clamp(min=-7.0)).exp()
     upper = (x + half - mean) * precision
@@ -54,13 +54,13 @@ class PixelCNNpp(nn.Module):
     Args:
         levels: grey values K.
         mixtures: logistics M.
-        width, layers: see ``GatedStacks``.
+        width, layers, first: see ``GatedStacks``.
     """
 
-    def __init__(self, levels: int = 256, mixtures: int = 5, width: int = 48, layers: int = 8) -> None:
+    def __init__(self, levels: int = 256, mixtures: int = 5, width: int = 48, layers: int = 8, first: int = 7) -> None:
         super().__init__()
         self.levels, self.mixtures = levels, mixtures
-        self.body = GatedStacks(ScaledPixels(levels), width, layers, 0)
+        self.body = GatedStacks(ScaledPixels(levels), width, layers, first=first)
         self.head = nn.Conv2d(width, 3 * mixtures, 1)
         with torch.no_grad():  # means spread over the range, scales a tenth of it
             self.head.bias[mixtures : 2 * mixtures] = torch.linspace(-0.9, 0.9, mixtures)

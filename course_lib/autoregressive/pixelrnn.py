@@ -2,9 +2,8 @@ r"""PixelRNN with diagonal BiLSTM layers.
 
 The map is skewed: row i moves i places to the right, so that a column of the skewed map is a diagonal of the picture. A
 convolutional LSTM then walks over the columns; its 2-tap state-to-state convolution sees (i, j−1) and (i−1, j) and
-so, over
-many steps, everything above and to the left. A second LSTM does the same on the mirrored map; its output moves down one
-row before the two are added, or it would see pixels to the right in its own row.
+so, over many steps, everything above and to the left. A second LSTM does the same on the mirrored map; its output moves
+down one row before the two are added, or it would see pixels to the right in its own row.
 
 Van den Oord, Kalchbrenner & Kavukcuoglu 2016, "Pixel recurrent neural networks", sections 3.2–3.3, figures 3 and 4.
 """
@@ -89,7 +88,10 @@ class PixelRNN(nn.Module):
 
     def logits(self, v: Int[Tensor, "b h w"]) -> Float[Tensor, "b k h w"]:
         """Logits of p(v_i | v_<i) at every position."""
-        return self.head(self.layers(self.first(self.embed(v))))
+        # a column beyond the right edge: no feature of a row but this one knows the row's last pixel, and the LSTM that
+        # comes from the right hands it on to the row below (without it, that pixel is a blind spot)
+        x = F.pad(self.embed(v), (0, 1))
+        return self.head(self.layers(self.first(x))[..., :-1])
 
     def log_prob(self, v: Int[Tensor, "b h w"]) -> Float[Tensor, " b"]:
         """Exact log-probability of each picture, in nats."""

@@ -8,8 +8,6 @@ in raster order. A model only has to supply ``logits(v) -> (b, K, h, w)`` in whi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,9 +25,11 @@ class ScaledPixels(nn.Module):
     def __init__(self, levels: int) -> None:
         super().__init__()
         self.levels, self.channels = levels, 1
+        # a buffer, so that it follows the model's device and dtype
+        self.register_buffer("grey", torch.linspace(-1, 1, levels), persistent=False)
 
     def forward(self, v: Int[Tensor, "b h w"]) -> Float[Tensor, "b 1 h w"]:
-        return (v.unsqueeze(1) * (2 / (self.levels - 1)) - 1).to(torch.get_default_dtype())
+        return self.grey[v].unsqueeze(1)
 
 
 class EmbeddedCodes(nn.Module):
@@ -49,12 +49,6 @@ def raster_log_prob(logits: Float[Tensor, "b k h w"], v: Int[Tensor, "b h w"]) -
     return -F.cross_entropy(logits, v, reduction="none").flatten(1).sum(1)
 
 
-class Cached(Protocol):
-    """A model that can compute one position's logits from what earlier positions left behind."""
-
-    def incremental(self, v: Tensor) -> AbstractContextManager[LogitsAt]: ...
-
-
 @torch.no_grad()
 def sample_raster(
     logits_at: LogitsAt,
@@ -65,9 +59,8 @@ def sample_raster(
     """Fill ``v`` pixel by pixel from the model's conditionals.
 
     Args:
-        logits_at: ``logits_at(v, row, column) -> (b, K)``; naive (see ``naive``) or a model's cached one. It is
-        called at
-            every position in raster order, known ones included, so that caches see them.
+        logits_at: ``logits_at(v, row, column) -> (b, K)``; naive (see ``naive``) or a model's cached one. It is called
+            at every position in raster order, known ones included, so that caches see them.
         v: symbols; values at unknown positions are ignored and overwritten in a copy.
         known: positions to keep (completion); none by default.
         generator: for the uniforms, one per position, drawn in raster order.

@@ -25,6 +25,7 @@ def synthesize(
     window: int = 11,
     tolerance: float = 0.1,
     generator: torch.Generator | None = None,
+    floor: float = 0.0,
 ) -> Float[Tensor, "c H W"]:
     """Grow texture from the known pixels outwards.
 
@@ -35,12 +36,16 @@ def synthesize(
         window: odd side of the neighbourhood; smaller than the texture's structures forgets them.
         tolerance: ε.
         generator: for the choice among matches.
+        floor: squared grey difference that always counts as a match. With 0 an exact match is the only one, and there
+            is one wherever the known pixels were copied from one place: the rest of that place follows.
 
     Raises:
-        ValueError: even window, a window larger than the sample, or nothing known.
+        ValueError: even window, one below 3, a window larger than the sample, or nothing known.
     """
-    if window % 2 == 0 or window > min(sample.shape[1:]):
-        raise ValueError(f"the window must be odd and fit into the sample {tuple(sample.shape[1:])}, got {window}")
+    if window % 2 == 0 or not 3 <= window <= min(sample.shape[1:]):
+        raise ValueError(
+            f"the window must be odd, at least 3 and fit into the sample {tuple(sample.shape[1:])}, got {window}"
+        )
     if not known.any():
         raise ValueError("texture has to grow from something: mark at least one pixel as known")
     r, c = window // 2, len(sample)
@@ -61,7 +66,8 @@ def synthesize(
         # Σ m g (w − s)² = Σ m g w² − 2 (m g w)·s + (m g)·s²
         distance = (weight * patch.square()).sum(1, True) - 2 * (weight * patch) @ windows.T + weight @ squares.T
         distance = (distance / weight.sum(1, True)).clamp_min(0)
-        close = distance <= distance.amin(1, True) * (1 + tolerance) + 1e-9
+        # 1e-9: ties, up to rounding
+        close = distance <= (distance.amin(1, True) * (1 + tolerance)).clamp_min(floor) + 1e-9
         choice = torch.multinomial(close.to(sample.dtype), 1, generator=generator)[:, 0]
         canvas[:, rows, columns] = centres[choice].T
         known[rows, columns] = True

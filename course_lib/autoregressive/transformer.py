@@ -5,8 +5,8 @@ r"""Decoder-only transformer over a sequence of symbols (image codes in raster o
 with a mask that hides later positions; pre-norm blocks, learnt positions, and a symbol that stands before the first.
 
 Vaswani et al. 2017, "Attention is all you need"; Radford et al. 2019 (pre-norm, decoder only); over picture codes:
-Esser, Rombach
-& Ommer 2021. Sampling keeps every layer's keys and values, so that a step attends without recomputing the past.
+Esser, Rombach & Ommer 2021. Sampling keeps every layer's keys and values, so that a step attends without recomputing
+the past.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ class AffineCoupling(nn.Module):
 
     def _scale_shift(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         s, t = self.net(kept).chunk(2, 1)
-        return self.bound * (s / self.bound).tanh() * (1 - self.mask), t * (1 - self.mask)
+        free = 1 - self.mask
+        return (s / self.bound).tanh() * (self.bound * free), t * free
 
     def forward(self, x: Float[Tensor, "b *s"]) -> tuple[Float[Tensor, "b *s"], Float[Tensor, " b"]]:
         s, t = self._scale_shift(x * self.mask)
@@ -81,8 +82,10 @@ def realnvp_2d(layers: int = 8, hidden: int = 64, activation: Callable[[], nn.Mo
     return Flow(Chain(chain), (2,))
 
 
-def realnvp(shape: tuple[int, int, int], levels: int = 2, width: int = 64) -> Flow:
+def realnvp(shape: tuple[int, int, int], levels: int = 2, width: int = 64, alpha: float = 0.05) -> Flow:
     """Pictures in (−1, 1): logit, then per level three checkerboard couplings, squeeze, three channel couplings, split.
+
+    ``alpha`` is the logit's: small values leave the many pixels that are exactly 0 or 1 more room.
 
     Raises:
         ValueError: a side is not a multiple of 2^levels.
@@ -93,7 +96,7 @@ def realnvp(shape: tuple[int, int, int], levels: int = 2, width: int = 64) -> Fl
     chains: list[nn.Module] = []
     shapes: list[tuple[int, int, int]] = []
     for level in range(levels):
-        chain: list[nn.Module] = [Logit()] if level == 0 else []
+        chain: list[nn.Module] = [Logit(alpha)] if level == 0 else []
         for i in range(3):
             chain += [AffineCoupling(checkerboard(h, w, bool(i % 2)), conv_net(c, width)), ActNorm(c)]
         chain.append(Squeeze())

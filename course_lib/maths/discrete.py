@@ -29,10 +29,10 @@ def bits_per_dim(nats: float | Tensor, dims: int) -> float | Tensor:
 
 
 def sample_categorical(logits: Float[Tensor, "b k"], uniform: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
-    """The symbol at which the cumulative distribution passes ``uniform``.
+    """The symbol at which the cumulative distribution passes ``uniform`` (in [0, 1), as ``torch.rand`` draws it).
 
     Unlike ``torch.multinomial`` the random numbers come in from outside, so two ways of computing the same logits
     (naive and cached sampling) draw the same symbols.
     """
     cumulative = logits.double().softmax(-1).cumsum(-1)
-    return (cumulative < uniform.double().unsqueeze(-1)).sum(-1).clamp(max=logits.shape[-1] - 1)
+    return (cumulative <= uniform.double().unsqueeze(-1)).sum(-1).clamp(max=logits.shape[-1] - 1)

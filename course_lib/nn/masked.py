@@ -28,6 +28,8 @@ class MaskedConv2d(nn.Module):
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"a masked kernel needs an odd side, got {kernel}")
+        if kernel == 1 and not centre:
+            raise ValueError("a 1×1 kernel without its centre shows nothing")
         self.radius, self.kernel = kernel // 2, kernel
         reach = self.radius * kernel + self.radius + centre
         self.taps = nn.Parameter(torch.empty(fan_out, fan_in, reach))
