@@ -21,8 +21,8 @@ from course_lib.maths.gaussian import kl_to_standard_normal
 from course_lib.nn.mlp import mlp
 
 # One label entry stands beside hundreds of pixels. At the same scale it is drowned out: the code learns the class as well,
-# and a code from the prior then contradicts the label (digits, 3,000 steps: an independent classifier reads the label asked
-# for in 60 % of the samples with scale 1, in 95 % with scale 5, and the test bound rises from -107 to -104 nats).
+# and a code from the prior then contradicts the label. Digits, 3,000 steps: an independent classifier reads the label
+# that was asked for in 60 % of the samples at scale 1, in 95 % at scale 5; the test bound rises from −107 to −104 nats.
 LABEL_SCALE = 5.0
 
 

@@ -1,7 +1,5 @@
 """Answers to assignment a04_vae: plausible mistakes, and a second correct solution of every part."""
 
-# ruff: noqa: F811 (every wrong answer bears its function's name)
-
 from __future__ import annotations
 
 import math
