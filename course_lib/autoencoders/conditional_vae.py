@@ -20,7 +20,7 @@ from course_lib.autoencoders.vae import reparameterize
 from course_lib.maths.gaussian import kl_to_standard_normal
 from course_lib.nn.mlp import mlp
 
-# One label entry stands beside hundreds of pixels. At the same scale it is drowned out: the code learns the class as well,
+# One label entry stands beside hundreds of pixels. At the same scale it is drowned out: the code learns the class too,
 # and a code from the prior then contradicts the label. Digits, 3,000 steps: an independent classifier reads the label
 # that was asked for in 60 % of the samples at scale 1, in 95 % at scale 5; the test bound rises from −107 to −104 nats.
 LABEL_SCALE = 5.0
