@@ -78,8 +78,9 @@ def true(name: str, condition: Any, detail: str = "", *, hint: str = "") -> None
 
 
 def _tensor(value: Any) -> Tensor:
-    tensor = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
-    return tensor.to("cpu", torch.float64)
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", torch.float64)
+    return torch.as_tensor(value, dtype=torch.float64)
 
 
 def _hint(hint: str) -> str:
