@@ -58,10 +58,10 @@ def test_there_are_notebooks():
 def test_is_valid_and_bare(path):
     """No outputs, no execution counts, ids that stay: so a difference in git is a difference in content."""
     notebook = read(path)
-    nbformat.validate(notebook, repair_duplicate_cell_ids=False)
-    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
     ids = [cell.id for cell in notebook.cells]
     assert len(set(ids)) == len(ids)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
     for cell in code_of(notebook):
         assert cell.outputs == [] and cell.execution_count is None, cell.id
     assert notebook.metadata.kernelspec.name == "python3"
