@@ -83,6 +83,10 @@ def _tensor(value: Any) -> Tensor:
     return torch.as_tensor(value, dtype=torch.float64)
 
 
+def _number(value: Number) -> float:
+    return float(value.detach() if isinstance(value, Tensor) else value)
+
+
 def _hint(hint: str) -> str:
     return f"\n  Likely cause: {hint}" if hint else ""
 
@@ -122,23 +126,23 @@ class Ledger:
         """State the reference value."""
         if self.lines:
             raise ValueError("the ledger has its reference line already; use equal, at_most or at_least")
-        self._add(text, value, "reference", 0.0, math.isfinite(float(value)))
+        self._add(text, value, "reference", 0.0, math.isfinite(_number(value)))
 
     def equal(self, text: str, value: Number, stderr: Number = 0.0) -> None:
         """A line that equals the reference, within 5 standard errors if it is a Monte Carlo estimate."""
-        difference = abs(float(value) - self._reference)
-        self._add(text, value, "=", stderr, difference <= self.atol + STANDARD_ERRORS * float(stderr))
+        difference = abs(_number(value) - self._reference)
+        self._add(text, value, "=", stderr, difference <= self.atol + STANDARD_ERRORS * _number(stderr))
 
     def at_most(self, text: str, value: Number, stderr: Number = 0.0) -> None:
         """A line that is a lower bound of the reference."""
         self._add(
-            text, value, "≤", stderr, float(value) <= self._reference + self.atol + STANDARD_ERRORS * float(stderr)
+            text, value, "≤", stderr, _number(value) <= self._reference + self.atol + STANDARD_ERRORS * _number(stderr)
         )
 
     def at_least(self, text: str, value: Number, stderr: Number = 0.0) -> None:
         """A line that is an upper bound of the reference."""
         self._add(
-            text, value, "≥", stderr, float(value) >= self._reference - self.atol - STANDARD_ERRORS * float(stderr)
+            text, value, "≥", stderr, _number(value) >= self._reference - self.atol - STANDARD_ERRORS * _number(stderr)
         )
 
     @property
@@ -148,7 +152,7 @@ class Ledger:
         return self.lines[0].value
 
     def _add(self, text: str, value: Number, relation: str, stderr: Number, holds: bool) -> None:
-        self.lines.append(_Line(text, float(value), relation, float(stderr), holds))
+        self.lines.append(_Line(text, _number(value), relation, _number(stderr), holds))
 
     def show(self) -> None:
         """Display the table; raise ``CheckFailed`` naming the lines that do not hold."""
