@@ -58,7 +58,7 @@ def close(
 
 def less(name: str, got: Number, bound: Number, *, hint: str = "") -> None:
     """``got < bound``, for single numbers."""
-    a, b = _tensor(got).item(), _tensor(bound).item()
+    a, b = _number(got), _number(bound)
     _report(name, a < b, f"{a:.6g} < {b:.6g}" if a < b else f"got {a:.6g}, want less than {b:.6g}", hint)
 
 
