@@ -42,8 +42,9 @@ def picture(path: Path, flat: VAE, deep: VAE, conditional: ConditionalVAE) -> No
     """Four panels: manifold, samples, walks between test digits, one handwriting per row."""
     import matplotlib.pyplot as plt
 
-    from course_lib.viz.figures import draw_image
+    from course_lib.viz.figures import draw_image, use_course_style
 
+    use_course_style()
     generator = torch.Generator().manual_seed(4)
     quantile = torch.linspace(0.03, 0.97, 10)
     axis = 2**0.5 * torch.erfinv(2 * quantile - 1)
@@ -61,7 +62,7 @@ def picture(path: Path, flat: VAE, deep: VAE, conditional: ConditionalVAE) -> No
         "walks between test digits": walks,
         "one handwriting a row (conditional)": handwriting,
     }
-    figure, axes = plt.subplots(1, 4, figsize=(13, 3.6), layout="constrained")
+    figure, axes = plt.subplots(1, 4, figsize=(13, 3.5))
     for ax, (title, images) in zip(axes, panels.items(), strict=True):
         draw_image(ax, 255 - image_grid(images.cpu(), 10, pad=0, background=0), title)
         ax.title.set_fontsize(11)
@@ -76,7 +77,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
     torch.manual_seed(0)
-    flat, deep, conditional = mlp_vae(SHAPE, latent=2), mlp_vae(SHAPE, latent=20), ConditionalVAE(SHAPE, 10, latent=10)
+    flat, deep, conditional = mlp_vae(SHAPE, latent=2), mlp_vae(SHAPE, latent=20), ConditionalVAE(SHAPE, 10, latent=8)
     for model in (flat, deep, conditional):
         train(model, arguments.steps, device)
     if arguments.picture:

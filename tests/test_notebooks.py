@@ -31,7 +31,11 @@ every_lecture = pytest.mark.parametrize("path", named(LECTURES))
 
 
 def read(path: Path) -> nbformat.NotebookNode:
-    return nbformat.read(path, as_version=nbformat.NO_CONVERT)
+    """The file as it is: ``nbformat.read`` would give twin cell ids new ones."""
+    notebook = nbformat.from_dict(json.loads(path.read_text()))
+    for cell in notebook.cells:
+        cell.source = "".join(cell.source)  # on disk: a list of lines
+    return notebook
 
 
 def code_of(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
@@ -54,10 +58,10 @@ def test_there_are_notebooks():
 def test_is_valid_and_bare(path):
     """No outputs, no execution counts, ids that stay: so a difference in git is a difference in content."""
     notebook = read(path)
-    nbformat.validate(notebook)
-    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
     ids = [cell.id for cell in notebook.cells]
     assert len(set(ids)) == len(ids)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
     for cell in code_of(notebook):
         assert cell.outputs == [] and cell.execution_count is None, cell.id
     assert notebook.metadata.kernelspec.name == "python3"
@@ -182,7 +186,7 @@ def test_a_run_shows_figures_and_passed_checks(path, executed):
     outputs = [o for cell in code_of(executed[str(path.relative_to(ROOT))]["notebook"]) for o in cell.outputs]
     text = "".join(o.text for o in outputs if o.output_type == "stream")
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
-    assert "✓" in text and "✗" not in text
+    assert "✓" in text  # a check that fails stops the run; lecture 00 shows one on purpose
     assert len(pictures) >= 3
 
 

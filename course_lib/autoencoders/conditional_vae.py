@@ -20,9 +20,14 @@ from course_lib.autoencoders.vae import reparameterize
 from course_lib.maths.gaussian import kl_to_standard_normal
 from course_lib.nn.mlp import mlp
 
+# One label entry stands beside hundreds of pixels. At the same scale it is drowned out: the code learns the class too,
+# and a code from the prior then contradicts the label. Digits, 3,000 steps: an independent classifier reads the label
+# that was asked for in 60 % of the samples at scale 1, in 95 % at scale 5; the test bound rises from −107 to −104 nats.
+LABEL_SCALE = 5.0
+
 
 class ConditionalVAE(nn.Module):
-    """MLP encoder and decoder with the one-hot label concatenated to their inputs.
+    """MLP encoder and decoder with the (scaled) one-hot label concatenated to their inputs.
 
     Args:
         shape: of a picture, (c, h, w).
@@ -42,14 +47,14 @@ class ConditionalVAE(nn.Module):
         self, x: Float[Tensor, "b c h w"], y: Int[Tensor, " b"]
     ) -> tuple[Float[Tensor, "b z"], Float[Tensor, "b z"]]:
         """Mean and log-variance of q(z | x, y)."""
-        mean, log_var = self.encoder(torch.cat([x.flatten(1), self._one_hot(y, x.dtype)], 1)).chunk(2, dim=-1)
+        mean, log_var = self.encoder(torch.cat([x.flatten(1), self._label(y, x.dtype)], 1)).chunk(2, dim=-1)
         return mean, log_var
 
     def _logits(self, z: Tensor, y: Tensor) -> Tensor:
-        return self.decoder(torch.cat([z, self._one_hot(y, z.dtype)], 1)).unflatten(1, self.shape)
+        return self.decoder(torch.cat([z, self._label(y, z.dtype)], 1)).unflatten(1, self.shape)
 
-    def _one_hot(self, y: Tensor, dtype: torch.dtype) -> Tensor:
-        return F.one_hot(y, self.classes).to(dtype)
+    def _label(self, y: Tensor, dtype: torch.dtype) -> Tensor:
+        return LABEL_SCALE * F.one_hot(y, self.classes).to(dtype)
 
     def decode(self, z: Float[Tensor, "b z"], y: Int[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
         """E[x | z, y] in [−1, 1]: the same z under another y is the same handwriting of another digit."""

@@ -91,7 +91,7 @@ def run(
 def release(
     assignments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ASSIGNMENT]...", help="Names or numbers (a04_vae, a04). Default: all."),
+        typer.Argument(metavar="ASSIGNMENT", help="Names or numbers (a04_vae, a04). Default: all."),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail on drift and on leaks.")] = False,
 ) -> None:
@@ -136,7 +136,7 @@ def bundle(
 @app.command()
 def grade(
     assignment: Annotated[
-        str | None, typer.Argument(metavar="[ASSIGNMENT]", help="Name or number (a04_vae, a04).")
+        str | None, typer.Argument(metavar="ASSIGNMENT", help="Name or number (a04_vae, a04).")
     ] = None,
     submissions: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Holds <student>/<assignment>/<assignment>.ipynb.")

@@ -56,7 +56,7 @@ class Course:
         """
         root = Path(root).resolve()
         if not (root / "nbgrader_config.py").is_file():
-            raise CourseError(f"no nbgrader_config.py in {root}: is this the course folder?")
+            raise CourseError(f"no nbgrader_config.py in {root}: only the instructors' copy of the course can do this")
         try:
             config = PyFileConfigLoader("nbgrader_config.py", path=str(root)).load_config()
         except Exception as error:

@@ -42,6 +42,8 @@ def open_lab(root: Path, lecture: str | None, port: int, browser: bool) -> int:
     command = lab_command(root, lecture, port, browser)
     # kernel `python3` is this interpreter's, not one in the user's home
     environment = {**os.environ, "JUPYTER_PREFER_ENV_PATH": "1"}
+    # formgrader must not grade without nbgrader_config.py because of an error in it
+    environment["TRAITLETS_APPLICATION_RAISE_CONFIG_FILE_ERROR"] = "1"
     if os.name == "posix":
         os.execve(command[0], command, environment)  # JupyterLab asks on Ctrl-C: nothing may stand in between
     return subprocess.run(command, env=environment, check=False).returncode

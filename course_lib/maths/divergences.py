@@ -18,7 +18,9 @@ from torch import Tensor
 
 def kl(p: Float[Tensor, "*b n"], q: Float[Tensor, "*b n"]) -> Float[Tensor, "*b"]:
     """KL(p ‖ q) in nats; +∞ where q lacks mass that p has. 0 log 0 = 0."""
-    return torch.special.xlogy(p, p).sum(-1) - torch.special.xlogy(p, q).sum(-1)
+    present = p > 0  # elsewhere 0 log 0 = 0, whose gradient must not become 0 · ∞
+    log_ratio = torch.where(present, p, 1.0).log() - torch.where(present, q, 1.0).log()
+    return (p * log_ratio).sum(-1)
 
 
 def jsd(p: Float[Tensor, "*b n"], q: Float[Tensor, "*b n"]) -> Float[Tensor, "*b"]:

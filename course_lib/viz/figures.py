@@ -182,12 +182,14 @@ def show_table(rows: Sequence[Mapping[str, object]], title: str = "") -> None:
     from IPython.display import HTML, display
 
     def cell(value: object) -> str:
-        return f"{value:.4g}" if isinstance(value, float) else html.escape(str(value))
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
 
     columns = list(rows[0])
     head = "".join(f"<th style='text-align:left'>{html.escape(c)}</th>" for c in columns)
     body = "".join(
-        "<tr>" + "".join(f"<td style='text-align:left'>{cell(r.get(c, ''))}</td>" for c in columns) + "</tr>"
+        "<tr>"
+        + "".join(f"<td style='text-align:left'>{html.escape(cell(r.get(c, '')))}</td>" for c in columns)
+        + "</tr>"
         for r in rows
     )
     text = [" | ".join(columns)] + [" | ".join(cell(r.get(c, "")) for c in columns) for r in rows]

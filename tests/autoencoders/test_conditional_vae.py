@@ -45,7 +45,7 @@ def test_learns_real_digits_by_label():
     of_class = [(train.x[train.labels == c] + 1) / 2 for c in range(10)]
     p = torch.stack([x.sum(0).add(1) / (len(x) + 2) for x in of_class])
     baseline = Bernoulli().log_prob(p.logit()[test.labels], held_out).mean().item()
-    model = ConditionalVAE((1, 28, 28), 10, 4, 256)
+    model = ConditionalVAE((1, 28, 28), 10, 10, 256)
     player = Player("cvae", model, lambda batch, step: model.loss((binarize(batch[0]), batch[1])), lr=2e-3)
     fit(player, minibatches((train.x, train.labels), 100), 700, options=FitOptions(schedule=warmup_cosine(700, 20)))
     with torch.no_grad():
@@ -53,7 +53,7 @@ def test_learns_real_digits_by_label():
         swapped = model.elbo(held_out, (test.labels + 1) % 10).mean().item()
         asked = torch.arange(10).repeat_interleave(30)
         samples = model.sample(asked)
-    assert bound > -150 and bound > baseline + 20
+    assert bound > -130 and bound > baseline + 20
     assert swapped < bound - 15  # a wrong label costs
     # an independent judge: softmax regression on real digits
     weight = torch.zeros(785, 10, requires_grad=True)
@@ -68,4 +68,4 @@ def test_learns_real_digits_by_label():
             logits(x).argmax(1).eq(y).float().mean() for x, y in ((test.x, test.labels), (samples, asked))
         )
     assert real > 0.85
-    assert generated > 0.5  # of blurry means after 700 steps; chance is 0.1
+    assert generated > 0.85  # 0.96 here; 0.56 with LABEL_SCALE 1, when the label is hardly heard

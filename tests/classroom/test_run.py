@@ -120,7 +120,7 @@ def ran(tmp_path_factory) -> Ran:
     (folder / "broken.ipynb").write_text('{"cells": [')
     (folder / "other.ipynb").write_text('["JSON, but no notebook"]')
     mark = uuid.uuid4().hex
-    course = start_course("run", *notebooks, "--workers", 2, "--seed", 7, "--timeout", 20, "--out", out, mark=mark)
+    course = start_course("run", *notebooks, "--workers", 2, "--seed", 7, "--timeout", 30, "--out", out, mark=mark)
     stdout, stderr = course.communicate(timeout=4 * PATIENCE)
     assert not marked(mark)
     return Ran(course.returncode, stdout, stderr, out, folder, json.loads((out / "report.json").read_text()))

@@ -90,3 +90,14 @@ def test_wasserstein_on_a_grid_is_scipys():
     axis = torch.arange(12) * 0.25
     want = [stats.wasserstein_distance(axis, axis, a, b) for a, b in zip(p.numpy(), q.numpy(), strict=True)]
     assert divergences.wasserstein1_grid(p, q, 0.25).tolist() == pytest.approx(want)
+
+
+def test_gradients_stay_finite_where_both_underflow():
+    grid = torch.linspace(-20, 20, 401, dtype=torch.float64)
+    shift = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    p = torch.exp(-0.5 * (grid / 0.3) ** 2).float().double()
+    q = torch.exp(-0.5 * ((grid - shift) / 0.3) ** 2)
+    p, q = p / p.sum(), q / q.sum()
+    assert (p + q == 0).any() or (p == 0).any()
+    (gradient,) = torch.autograd.grad(divergences.jsd(p, q), shift)
+    assert torch.isfinite(gradient)
