@@ -17,7 +17,14 @@ ROOT = Path(__file__).parent.parent
 SEVEN = {"torch", "jupyterlab", "ipywidgets", "matplotlib", "nbgrader", "papermill", "numpy"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # import name → distribution, where they differ
-DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "IPython": "ipython", "dask": "dask"}
+DISTRIBUTIONS = {
+    "skimage": "scikit-image",
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+    "IPython": "ipython",
+    "dask": "dask",
+}
 # installed by a package that the project names: distributed → dask, ipykernel → ipython and traitlets, …
 BROUGHT_ALONG = {
     "dask": "distributed",
