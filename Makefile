@@ -15,6 +15,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (about two minutes the first time)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# matplotlib's list of fonts is built here: building it in a notebook would warn there, and a list left by an
+	@# environment that is gone would miss the fonts
+	rm -f "$$($(BIN)/python -c 'import matplotlib; print(matplotlib.get_cachedir())')"/fontlist-*.json
+	$(BIN)/python -c 'import matplotlib.font_manager'
 	touch $@
 
 course: setup  ## execute all lectures and solutions (quick budget), grade the reference solutions, show the report
