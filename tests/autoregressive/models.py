@@ -24,6 +24,7 @@ RASTER: dict[str, Callable[[int], nn.Module]] = {
     "PixelCNN": lambda k: PixelCNN(ScaledPixels(k), 16, 6),
     "PixelCNN over codes": lambda k: PixelCNN(EmbeddedCodes(k, 5), 16, 6),
     "gated PixelCNN": lambda k: GatedPixelCNN(ScaledPixels(k), 8, 6),
+    "gated PixelCNN, 15×15 first layer": lambda k: GatedPixelCNN(ScaledPixels(k), 8, 3, first=15),
     "gated PixelCNN over codes": lambda k: GatedPixelCNN(EmbeddedCodes(k, 5), 8, 6),
     "class-conditional PixelCNN": lambda k: GatedPixelCNN(ScaledPixels(k), 8, 6, CLASSES),
     "PixelCNN++": lambda k: PixelCNNpp(k, 3, 8, 6),

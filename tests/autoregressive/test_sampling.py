@@ -151,6 +151,40 @@ def test_loss_is_the_negative_mean_of_log_prob(name):
     torch.testing.assert_close(model.loss((v, *y) if y else v), want)
 
 
+@pytest.mark.parametrize("name", SEQUENCE)
+def test_continuation_keeps_the_prefix_and_draws_the_rest_given_it(name):
+    model = lively(SEQUENCE[name], 4)
+    start = torch.randint(4, (3, 5))
+    runs = [
+        draw(model, 3, (11,), torch.Generator().manual_seed(5), cached=cached, prefix=start) for cached in (True, False)
+    ]
+    assert torch.equal(*runs) and torch.equal(runs[0][:, :5], start)
+    # the same uniforms after another prefix lead elsewhere; an empty prefix is none at all
+    other = draw(model, 3, (11,), torch.Generator().manual_seed(5), prefix=(start + 1) % 4)
+    assert not torch.equal(other[:, 5:], runs[0][:, 5:])
+    free, empty = (draw(model, 3, (11,), torch.Generator().manual_seed(5), prefix=p) for p in (None, start[:, :0]))
+    assert torch.equal(free, empty)
+
+
+@pytest.mark.parametrize("name", SEQUENCE)
+def test_continuation_follows_the_conditional_of_the_joint(name):
+    model = lively(SEQUENCE[name], 2)
+    every = everything(2, 4)
+    with torch.no_grad():
+        p = model.log_prob(every, *label(model, len(every))).exp() * (every[:, :2] == torch.tensor([1, 0])).all(1)
+    start = torch.tensor([[1, 0]]).expand(8_000, -1)
+    drawn = draw(model, 8_000, (4,), torch.Generator().manual_seed(1), prefix=start)
+    assert_frequencies((drawn * torch.tensor([8, 4, 2, 1])).sum(1), p / p.sum())
+
+
+@pytest.mark.parametrize("name", SEQUENCE)
+@pytest.mark.parametrize("shape", [(2, 3), (3, 12), (3,)])
+def test_a_prefix_of_another_shape_is_refused(name, shape):
+    model = lively(SEQUENCE[name], 4)
+    with pytest.raises((ValueError, TypeError), match="prefix"):
+        draw(model, 3, (11,), torch.Generator(), prefix=torch.zeros(shape, dtype=torch.long))
+
+
 def test_raster_log_prob_by_hand():
     logits = torch.randn(2, 3, 2, 2, dtype=torch.float64)
     v = torch.randint(3, (2, 2, 2))

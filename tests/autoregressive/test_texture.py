@@ -129,3 +129,17 @@ def test_bad_windows_are_refused(window):
 def test_something_must_be_known():
     with pytest.raises(ValueError, match="at least one pixel as known"):
         synthesize(torch.zeros(1, 9, 9), torch.zeros(1, 5, 5), torch.zeros(5, 5, dtype=torch.bool), 3)
+
+
+def test_the_floor_admits_matches_that_are_not_exact():
+    """A seed out of the sample is rebuilt verbatim without a floor; with a huge floor any pixel may follow."""
+    sample = torch.rand(1, 12, 12, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    start, known = sample[:, 2:10, 2:10].clone(), torch.zeros(8, 8, dtype=torch.bool)
+    known[:, :4] = True
+
+    def filled(floor):
+        return synthesize(sample, start, known, 5, 0.1, generator=torch.Generator().manual_seed(0), floor=floor)
+
+    copied = (filled(0.0) == sample[:, 2:10, 2:10])[0][~known].float().mean()
+    free = (filled(100.0) == sample[:, 2:10, 2:10])[0][~known].float().mean()
+    assert copied > 0.5 and free < 0.2
