@@ -15,3 +15,12 @@ def binarize(images: Float[Tensor, "*shape"], generator: torch.Generator | None 
     """
     uniform = torch.rand(images.shape, generator=generator, device=images.device, dtype=images.dtype)
     return torch.where(uniform < (images + 1) / 2, 1.0, -1.0).to(images.dtype)
+
+
+def shifted(images: Float[Tensor, "b c h w"], by: int = 1) -> Float[Tensor, "b c h w"]:
+    """The whole batch moved by −by … by pixels in each direction, drawn anew at every call: cheap augmentation.
+
+    Pixels that leave on one side come in on the other, so the border should be empty, as it is on digits.
+    """
+    down, right = torch.randint(-by, by + 1, (2,)).tolist()
+    return images.roll((down, right), (2, 3))

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from course_lib.maths.discrete import bits_per_dim, dequantize, quantize, sample_categorical
+from course_lib.maths.discrete import bits_per_dim, dequantize, quantize, sample_categorical, with_cell_noise
 from tests.oracles import assert_frequencies
 
 
@@ -51,3 +51,12 @@ def test_an_impossible_symbol_is_never_drawn():
 def test_each_row_has_its_own_law_and_number():
     logits = torch.tensor([[0.0, -50.0], [-50.0, 0.0]])
     assert sample_categorical(logits, torch.tensor([0.9, 0.1])).tolist() == [0, 1]
+
+
+def test_cell_noise_stays_in_the_cell_and_fills_it():
+    v = torch.randint(256, (50, 6, 7), generator=torch.Generator().manual_seed(0))
+    for levels in (2, 256):
+        x = with_cell_noise(v % levels, levels, torch.Generator().manual_seed(1))
+        position = (x.double() + 1) * levels / 2 - (v % levels).unsqueeze(1)  # u
+        assert x.shape == (50, 1, 6, 7) and position.min() > -1e-4 and position.max() < 1 + 1e-4
+        assert abs(float(position.mean()) - 0.5) < 5 / (12 * position.numel()) ** 0.5
