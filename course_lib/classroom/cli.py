@@ -88,6 +88,41 @@ def run(
 
 
 @app.command()
+def train(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME...", help="Models of the zoo, trained in this order.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Fewer, for a trial. Default: what the recipe says.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of initialization, order of the data and noise.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0.")] = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, help="Folder for weights and model cards. Default: the zoo itself."),
+    ] = None,
+) -> None:
+    """Train models that the course ships, measure them, and write weights with a model card.
+
+    Example: [bold]course train gated_pixelcnn_digits[/bold]
+
+    What there is, and what each card says: [bold]course train[/bold]
+    """
+    from course_lib import zoo
+    from course_lib.classroom.train import BadModel, catalogue, train_models
+
+    if not names:
+        console.print(catalogue(zoo.WEIGHTS))
+        return
+    try:
+        train_models(names, steps, seed, device, out or zoo.WEIGHTS, console)
+    except BadModel as error:
+        raise typer.BadParameter(str(error), param_hint="'NAME'") from None
+    except (ValueError, FileNotFoundError) as error:
+        raise _failure(str(error)) from None
+
+
+@app.command()
 def release(
     assignments: Annotated[
         list[str] | None,
