@@ -282,7 +282,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "glow_digits": Recipe(
         "Glow of lecture 08 on dequantized digits of 256 grey values",
-        lambda: glow(SHAPE, steps=6, width=64, alpha=1e-3),
+        lambda: glow(SHAPE, steps=8, width=96, alpha=1e-3),
         _on_noisy(256), _batches(32), _likelihood("glow_digits"), 6000, 3e-3, clip=1.0,
     ),
 }  # fmt: skip
