@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib.maths.discrete import sample_categorical
+from course_lib.maths.discrete import prefix_length, sample_categorical
 
 
 class CausalBlock(nn.Module):
@@ -131,9 +131,17 @@ class CausalTransformer(nn.Module):
         y: Int[Tensor, " n"] | None = None,
         generator: torch.Generator | None = None,
         cached: bool = True,
+        prefix: Int[Tensor, "n s"] | None = None,
     ) -> Int[Tensor, "n t"]:
-        """n sequences; ``cached=False`` runs the whole network over the sequence so far for every symbol."""
+        """n sequences; ``cached=False`` runs the whole network over the sequence so far for every symbol.
+
+        With a ``prefix`` they begin with these symbols, and the rest is drawn given them (a continuation).
+
+        Raises:
+            ValueError: the prefix is not n sequences of at most ``length`` symbols.
+        """
         length = length or self.length
+        known = prefix_length(prefix, n, length)
         device = self.positions.device
         uniforms = torch.rand(length, n, generator=generator, device=device)
         v = torch.zeros(n, length, dtype=torch.long, device=device)
@@ -141,5 +149,5 @@ class CausalTransformer(nn.Module):
         previous = None
         for t in range(length):
             logits = step(previous) if cached else self.logits(v[:, : t + 1], y)[:, :, t]
-            v[:, t] = previous = sample_categorical(logits, uniforms[t])
+            v[:, t] = previous = prefix[:, t] if t < known else sample_categorical(logits, uniforms[t])
         return v

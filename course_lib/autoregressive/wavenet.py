@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib.maths.discrete import sample_categorical
+from course_lib.maths.discrete import prefix_length, sample_categorical
 
 
 def mu_law(x: Float[Tensor, "*s"], levels: int = 256) -> Int[Tensor, "*s"]:
@@ -121,9 +121,21 @@ class WaveNet(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, n: int, length: int, generator: torch.Generator | None = None, cached: bool = True
+        self,
+        n: int,
+        length: int,
+        generator: torch.Generator | None = None,
+        cached: bool = True,
+        prefix: Int[Tensor, "n s"] | None = None,
     ) -> Int[Tensor, "n t"]:
-        """n sequences; ``cached=False`` runs the whole network over the sequence so far for every sample."""
+        """n sequences; ``cached=False`` runs the whole network over the sequence so far for every sample.
+
+        With a ``prefix`` they begin with these symbols, and the rest is drawn given them (a continuation).
+
+        Raises:
+            ValueError: the prefix is not n sequences of at most ``length`` symbols.
+        """
+        known = prefix_length(prefix, n, length)
         device = self.embed.weight.device
         uniforms = torch.rand(length, n, generator=generator, device=device)
         v = torch.zeros(n, length, dtype=torch.long, device=device)
@@ -131,5 +143,5 @@ class WaveNet(nn.Module):
         previous = torch.full((n,), self.levels, device=device)
         for t in range(length):
             logits = step(previous) if cached else self.logits(v[:, : t + 1])[:, :, t]
-            v[:, t] = previous = sample_categorical(logits, uniforms[t])
+            v[:, t] = previous = prefix[:, t] if t < known else sample_categorical(logits, uniforms[t])
         return v
