@@ -29,6 +29,21 @@ from course_lib.autoregressive.wavenet import WaveNet
 from course_lib.core.player import Batch
 from course_lib.flows.glow import glow
 from course_lib.flows.realnvp import realnvp, realnvp_2d
+from course_lib.gans.acgan import conv_acgan
+from course_lib.gans.cgan import cgan, mlp_cgan
+from course_lib.gans.dcgan import dcgan
+from course_lib.gans.diffaugment import brightness, contrast, cutout, diffaugment, translation
+from course_lib.gans.ebgan import conv_ebgan, mlp_ebgan
+from course_lib.gans.gan import GAN, MINIMAX, mlp_gan
+from course_lib.gans.infogan import conv_infogan
+from course_lib.gans.least_squares_gan import least_squares_gan
+from course_lib.gans.loss_sensitive import LossSensitiveGAN
+from course_lib.gans.msgan import MSGAN
+from course_lib.gans.networks import conv_discriminator, conv_generator, mlp_discriminator, mlp_generator
+from course_lib.gans.r1 import r1
+from course_lib.gans.spectral_norm import sngan
+from course_lib.gans.wgan import WGAN
+from course_lib.gans.wgan_gp import wgan_gp
 
 PICTURE = (1, 8, 8)
 LEVELS = 5  # grey values or code words of the tiny autoregressive models
@@ -114,6 +129,24 @@ def _drawn_of_labels(model: nn.Module, n: int) -> Tensor:
     return model.sample(n, (4, 4), torch.arange(n, device=next(model.parameters()).device) % 10)
 
 
+def _one_of_each_label(model: nn.Module, n: int) -> Tensor:
+    return model.sample(n, torch.arange(n, device=next(model.parameters()).device) % 10)
+
+
+def _mlp_pair() -> tuple[nn.Module, nn.Module, int]:
+    """Generator and discriminator of points, and the length of a code."""
+    return mlp_generator(2, 2, 16), mlp_discriminator(2, 16), 2
+
+
+def _conv_pair() -> tuple[nn.Module, nn.Module, int]:
+    """The same for tiny pictures."""
+    return conv_generator(3, 1, 8, 4), conv_discriminator(1, 8, 4), 3
+
+
+def _augmented_gan() -> GAN:
+    return GAN(*_conv_pair(), augment=diffaugment(brightness, contrast, translation, cutout))
+
+
 _SYSTEMS = (
     System("linear autoencoder", lambda: linear_autoencoder(PICTURE, 3), _pictures, _decoded, PICTURE,
            "Baldi & Hornik 1989", "03"),
@@ -159,6 +192,37 @@ _SYSTEMS = (
            "Dinh, Sohl-Dickstein & Bengio 2017", "08"),
     System("Glow", lambda: glow(PICTURE, 2, 2, 8), _pictures, _sampled, PICTURE,
            "Kingma & Dhariwal 2018", "08"),
+    System("minimax GAN", lambda: mlp_gan(2, 2, 8, MINIMAX), _points, _sampled, (2,),
+           "Goodfellow et al. 2014", "09"),
+    System("GAN", lambda: mlp_gan(2, 2, 8), _points, _sampled, (2,), "Goodfellow et al. 2014", "09"),
+    System("DCGAN", lambda: dcgan(1, 8, 3, 4), _pictures, _sampled, PICTURE,
+           "Radford, Metz & Chintala 2016", "10"),
+    System("conditional GAN", lambda: cgan(1, 8, 10, 3, 4), _labelled, _one_of_each_label, PICTURE,
+           "Mirza & Osindero 2014", "10"),
+    System("conditional GAN of points", lambda: mlp_cgan(2, 10, 2, 8),
+           lambda n, device: (_points(n, device), torch.randint(10, (n,), device=device)), _one_of_each_label, (2,),
+           "Mirza & Osindero 2014", "10"),
+    System("AC-GAN", lambda: conv_acgan(1, 8, 10, 3, 4), _labelled, _of_labels, PICTURE,
+           "Odena, Olah & Shlens 2017", "10"),
+    System("InfoGAN", lambda: conv_infogan(1, 8, 3, 4, 2, 4), _pictures, _sampled, PICTURE,
+           "Chen et al. 2016", "10"),
+    System("Wasserstein GAN", lambda: WGAN(*_mlp_pair(), bound=0.4), _points, _sampled, (2,),
+           "Arjovsky, Chintala & Bottou 2017", "11"),
+    System("WGAN-GP", lambda: wgan_gp(*_mlp_pair()), _points, _sampled, (2,), "Gulrajani et al. 2017", "11"),
+    System("least-squares GAN", lambda: least_squares_gan(*_conv_pair()), _pictures, _sampled, PICTURE,
+           "Mao et al. 2017", "11"),
+    System("loss-sensitive GAN", lambda: LossSensitiveGAN(*_mlp_pair()), _points, _sampled, (2,), "Qi 2017", "11"),
+    System("SN-GAN (hinge, spectral normalization)", lambda: sngan(*_conv_pair()), _pictures, _sampled, PICTURE,
+           "Miyato et al. 2018", "11"),
+    System("GAN with R1", lambda: mlp_gan(2, 2, 8, regularizers=[r1(1.0)]), _points, _sampled, (2,),
+           "Mescheder, Geiger & Nowozin 2018", "11"),
+    System("EBGAN", lambda: conv_ebgan(1, 8, 3, 4, 3), _pictures, _sampled, PICTURE,
+           "Zhao, Mathieu & LeCun 2017", "11"),
+    System("EBGAN of points", lambda: mlp_ebgan(2, 2, 8), _points, _sampled, (2,),
+           "Zhao, Mathieu & LeCun 2017", "11"),
+    System("MSGAN", lambda: MSGAN(cgan(1, 8, 10, 3, 4)), _labelled, _one_of_each_label, PICTURE,
+           "Mao et al. 2019", "11"),
+    System("GAN with DiffAugment", _augmented_gan, _pictures, _sampled, PICTURE, "Zhao et al. 2020", "11"),
 )  # fmt: skip
 
 CATALOG: dict[str, System] = {system.name: system for system in _SYSTEMS}

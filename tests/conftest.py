@@ -12,8 +12,20 @@ from tests import typechecker  # noqa: F401  (the hook finds it by name)
 
 # Every annotated function and dataclass of these packages checks its arguments and results while the tests run. Before
 # any import of course_lib, or nothing is checked. Not course_lib.classroom: it is about processes and has no tensors.
-PACKAGES = ("autoencoders", "autoregressive", "catalog", "core", "data", "flows")
-PACKAGES += ("maths", "metrics", "nn", "viz", "zoo")
+PACKAGES = (
+    "autoencoders",
+    "autoregressive",
+    "catalog",
+    "core",
+    "data",
+    "flows",
+    "gans",
+    "maths",
+    "metrics",
+    "nn",
+    "viz",
+    "zoo",
+)
 CHECKED = tuple(f"course_lib.{name}" for name in PACKAGES)
 install_import_hook(CHECKED, "tests.typechecker.checked")
 
