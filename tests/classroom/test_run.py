@@ -62,6 +62,8 @@ def parameters() -> nbformat.NotebookNode:
 def start_course(*arguments: object, mark: str = "") -> subprocess.Popen:
     command = [sys.executable, "-m", "course_lib.classroom.cli", *map(str, arguments)]
     environment = {**os.environ, "COURSE_TEST_MARK": mark}
+    # a shell that starts the tests in the background has interrupts ignored, and an ignored signal is inherited
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
