@@ -56,14 +56,8 @@ def fid(real_features: Moments | Float[Tensor, "n d"], fake_features: Moments | 
         ValueError: widths differ, fewer than two samples, NaN or infinity.
     """
     real, fake = _moments("real features", real_features), _moments("fake features", fake_features)
-    for name, moments in (("real", real), ("fake", fake)):
-        if moments.n <= len(moments.mean):
-            warnings.warn(
-                f"FID from {moments.n} {name} samples with {len(moments.mean)} features: the covariance is singular "
-                "and the value far too high; take more samples, or see fid_infinity",
-                FewSamplesWarning,
-                stacklevel=2,
-            )
+    _warn_of_few("real", real.n, len(real.mean))
+    _warn_of_few("fake", fake.n, len(fake.mean))
     return frechet_distance(real.mean, real.covariance, fake.mean, fake.covariance).item()
 
 
@@ -92,6 +86,8 @@ def fid_infinity(
 
     Raises:
         ValueError: fewer than two distinct sizes, or a size below 2 or above m; and as ``fid``.
+
+    Warns as ``fid`` does, once, if the smallest size is not above the number of features.
     """
     real = _moments("real features", real_features)
     fake = feature_matrix("fake features", fake_features, at_least=2)
@@ -101,6 +97,8 @@ def fid_infinity(
         raise ValueError(f"a line needs two distinct sizes between 2 and the {m} fake samples, got {sizes}")
     if fake.shape[1] != len(real.mean):
         raise ValueError(f"real samples have {len(real.mean)} features and fake samples {fake.shape[1]}")
+    _warn_of_few("real", real.n, len(real.mean))
+    _warn_of_few("fake", min(sizes), len(real.mean))
     covariance = real.covariance
     factor = _factor(covariance)  # the same for every size
     device = generator.device if generator is not None else fake.device
@@ -113,6 +111,16 @@ def fid_infinity(
     design = torch.stack([torch.ones_like(inverse), inverse], 1)
     infinity, slope = torch.linalg.lstsq(design, torch.tensor(values, dtype=torch.float64)).solution.tolist()
     return BiasCurve(sizes, values, slope, infinity)
+
+
+def _warn_of_few(name: str, n: int, dims: int) -> None:
+    if n <= dims:
+        warnings.warn(
+            f"FID from {n} {name} samples with {dims} features: the covariance is singular, so the value is mostly bias; "
+            "take more samples than features, and see fid_infinity",
+            FewSamplesWarning,
+            stacklevel=3,
+        )
 
 
 def _moments(name: str, features: Moments | Tensor) -> Moments:

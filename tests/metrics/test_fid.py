@@ -158,3 +158,8 @@ def test_mistakes():
             fid_infinity(features(400), features(300), sizes=sizes)
     with pytest.raises(ValueError, match="16 features and fake samples 8"):
         inspect.unwrap(fid_infinity)(features(400), features(300, d=8))
+
+
+def test_the_bias_curve_warns_of_sizes_that_leave_the_covariance_singular():
+    with pytest.warns(FewSamplesWarning, match="10 fake samples with 16 features"):
+        fid_infinity(features(400), features(300), sizes=[10, 100, 300])
