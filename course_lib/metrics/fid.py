@@ -116,7 +116,7 @@ def fid_infinity(
 def _warn_of_few(name: str, n: int, dims: int) -> None:
     if n <= dims:
         warnings.warn(
-            f"FID from {n} {name} samples with {dims} features: the covariance is singular, so the value is mostly bias; "
+            f"FID from {n} {name} samples with {dims} features: the covariance is singular and the value mostly bias; "
             "take more samples than features, and see fid_infinity",
             FewSamplesWarning,
             stacklevel=3,
