@@ -19,7 +19,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib.core.player import Player
 from course_lib.gans.gan import NON_SATURATING
 from course_lib.gans.networks import Heads, Labelled, Norm, conv_generator, conv_trunk, trunk_features
 from course_lib.gans.players import Game, Regularizer, duel, noise
@@ -71,15 +70,7 @@ class ACGAN(nn.Module):
         logit, classes = self.discriminator(self.sample(y))
         return self.game.generator(logit) + self.weight * F.cross_entropy(classes, y)
 
-    def players(
-        self,
-        lr: float = 2e-4,
-        betas: tuple[float, float] = (0.5, 0.999),
-        repeats: int = 1,
-        discriminator_lr: float | None = None,
-    ) -> list[Player]:
-        """[discriminator, generator] for ``fit``; see ``duel``."""
-        return duel(self, lr, betas, repeats, discriminator_lr)
+    players = duel  # [discriminator, generator] for ``fit``
 
     def sample(self, y: Int[Tensor, " b"], generator: torch.Generator | None = None) -> Float[Tensor, "b *shape"]:
         """One example per label."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from course_lib.core.player import Batch, Player
+from course_lib.core.player import Batch
 from course_lib.gans.networks import mlp_discriminator, mlp_generator
 from course_lib.gans.players import Game, Regularizer, duel, noise, split_batch
 from course_lib.maths.adversarial import (
@@ -73,15 +73,7 @@ class GAN(nn.Module):
         fake = self.augment(self.sample(len(x), *conditions))
         return self.game.generator(self.discriminator(fake, *conditions))
 
-    def players(
-        self,
-        lr: float = 2e-4,
-        betas: tuple[float, float] = (0.5, 0.999),
-        repeats: int = 1,
-        discriminator_lr: float | None = None,
-    ) -> list[Player]:
-        """[discriminator, generator] for ``fit``; see ``duel``."""
-        return duel(self, lr, betas, repeats, discriminator_lr)
+    players = duel  # [discriminator, generator] for ``fit``
 
     def sample(self, n: int, *conditions: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """G(z) for n codes, under one condition each if the generator takes any."""

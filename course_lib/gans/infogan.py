@@ -14,6 +14,7 @@ Chen, Duan, Houthooft, Schulman, Sutskever & Abbeel 2016, "InfoGAN", eq. (4)-(6)
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,10 +22,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib.core.player import Player
 from course_lib.gans.gan import NON_SATURATING
-from course_lib.gans.networks import Heads, conv_generator, conv_trunk, trunk_features
-from course_lib.gans.players import Game, duel, noise
+from course_lib.gans.networks import Heads, Norm, conv_generator, conv_trunk, trunk_features
+from course_lib.gans.players import Game, Regularizer, duel, noise
 from course_lib.maths.gaussian import normal_log_prob
 
 LEAST_LOG_VAR = -6.0  # a code read off exactly would make log Q(c|x) infinite
@@ -57,6 +57,7 @@ class InfoGAN(nn.Module):
         continuous: m.
         weights: λ for the categorical and for the continuous part.
         game: for V.
+        regularizers: terms added to the discriminator's loss; their critic is the first head.
     """
 
     def __init__(
@@ -68,10 +69,12 @@ class InfoGAN(nn.Module):
         continuous: int = 2,
         weights: tuple[float, float] = (1.0, 0.1),
         game: Game = NON_SATURATING,
+        regularizers: Sequence[Regularizer] = (),
     ) -> None:
         super().__init__()
         self.generator, self.discriminator, self.latent = generator, discriminator, latent
         self.categories, self.continuous, self.weights, self.game = categories, continuous, weights, game
+        self.regularizers = tuple(regularizers)
 
     @property
     def code_entropy(self) -> tuple[float, float]:
@@ -120,7 +123,10 @@ class InfoGAN(nn.Module):
         with torch.no_grad():
             fake = self.decode(noise(self, len(batch), self.latent), code)
         outputs = self.discriminator(fake)
-        return self.game.discriminator(self.discriminator(batch)[0], outputs[0]) + self._information_loss(outputs, code)
+        loss = self.game.discriminator(self.discriminator(batch)[0], outputs[0]) + self._information_loss(outputs, code)
+        for regularizer in self.regularizers:
+            loss = loss + regularizer(lambda x: self.discriminator(x)[0], batch, fake, step)
+        return loss
 
     def generator_loss(self, batch: Float[Tensor, "b *shape"], step: int = 0) -> Float[Tensor, ""]:
         """The game's loss − λ L_I, over G."""
@@ -128,15 +134,7 @@ class InfoGAN(nn.Module):
         outputs = self.discriminator(self.decode(noise(self, len(batch), self.latent), code))
         return self.game.generator(outputs[0]) + self._information_loss(outputs, code)
 
-    def players(
-        self,
-        lr: float = 2e-4,
-        betas: tuple[float, float] = (0.5, 0.999),
-        repeats: int = 1,
-        discriminator_lr: float | None = None,
-    ) -> list[Player]:
-        """[discriminator with Q, generator] for ``fit``; see ``duel``."""
-        return duel(self, lr, betas, repeats, discriminator_lr)
+    players = duel  # [discriminator, generator] for ``fit``
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n *shape"]:
         """G(z, c) for n codes of each kind."""
@@ -145,9 +143,15 @@ class InfoGAN(nn.Module):
 
 
 def conv_infogan(
-    channels: int, size: int, latent: int = 62, categories: int = 10, continuous: int = 2, width: int = 32
+    channels: int,
+    size: int,
+    latent: int = 62,
+    categories: int = 10,
+    continuous: int = 2,
+    width: int = 32,
+    norm: Norm | None = nn.BatchNorm2d,
 ) -> InfoGAN:
-    """The DCGAN pair; the paper's codes for MNIST by default."""
+    """The DCGAN pair; the paper's codes for MNIST by default. ``norm`` is the discriminator's: None with R1."""
     generator = conv_generator(latent + categories + continuous, channels, size, width)
-    heads = Heads(conv_trunk(channels, size, width), trunk_features(size, width), (1, categories, 2 * continuous))
+    heads = Heads(conv_trunk(channels, size, width, norm), trunk_features(size, width), (1, categories, 2 * continuous))
     return InfoGAN(generator, heads, latent, categories, continuous)

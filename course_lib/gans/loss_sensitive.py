@@ -22,7 +22,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib.core.player import Player
 from course_lib.gans.players import Regularizer, duel, noise
 
 
@@ -85,15 +84,7 @@ class LossSensitiveGAN(nn.Module):
         """E L(G(z))."""
         return self.discriminator(self.sample(len(batch))).mean()
 
-    def players(
-        self,
-        lr: float = 2e-4,
-        betas: tuple[float, float] = (0.5, 0.999),
-        repeats: int = 1,
-        discriminator_lr: float | None = None,
-    ) -> list[Player]:
-        """[discriminator, generator] for ``fit``; see ``duel``."""
-        return duel(self, lr, betas, repeats, discriminator_lr)
+    players = duel  # [discriminator, generator] for ``fit``
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n *shape"]:
         """G(z) for n codes."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from course_lib.core.player import Batch, Player
+from course_lib.core.player import Batch
 from course_lib.gans.gan import GAN
 from course_lib.gans.players import duel, noise, split_batch
 from course_lib.maths.adversarial import mode_seeking_loss, mode_seeking_ratio
@@ -58,15 +58,7 @@ class MSGAN(nn.Module):
         z1, z2 = (noise(self, len(x), self.latent) for _ in range(2))
         return mode_seeking_ratio(self.generator(z1, *conditions), self.generator(z2, *conditions), z1, z2)
 
-    def players(
-        self,
-        lr: float = 2e-4,
-        betas: tuple[float, float] = (0.5, 0.999),
-        repeats: int = 1,
-        discriminator_lr: float | None = None,
-    ) -> list[Player]:
-        """[discriminator, generator] for ``fit``; see ``duel``."""
-        return duel(self, lr, betas, repeats, discriminator_lr)
+    players = duel  # [discriminator, generator] for ``fit``
 
     def sample(self, n: int, *conditions: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """G(z) for n codes, under one condition each if the generator takes any."""
