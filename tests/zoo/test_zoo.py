@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -72,14 +73,30 @@ def test_coded_price_by_hand():
     torch.testing.assert_close(likelihoods.nats("vqvae_pixelcnn_digits", prior, v), by_hand, rtol=1e-4, atol=1e-3)
 
 
-def test_training_again_gives_the_same_weights(tmp_path):
+@pytest.mark.parametrize("name", ["pixelcnn_digits", "cgan_digits"])  # a single player, and a game
+def test_training_again_gives_the_same_weights(name, tmp_path):
     runner = CliRunner()
     for folder in ("a", "b"):
-        result = runner.invoke(app, ["train", "pixelcnn_digits", "--steps", "2", "--out", str(tmp_path / folder)])
+        result = runner.invoke(app, ["train", name, "--steps", "2", "--out", str(tmp_path / folder)])
         assert result.exit_code == 0, result.output
-    files = [(tmp_path / folder / "pixelcnn_digits.safetensors").read_bytes() for folder in ("a", "b")]
+    files = [(tmp_path / folder / f"{name}.safetensors").read_bytes() for folder in ("a", "b")]
     assert files[0] == files[1]
-    assert "--steps 2" in (tmp_path / "a" / "pixelcnn_digits.md").read_text()
+    assert "--steps 2" in (tmp_path / "a" / f"{name}.md").read_text()
+
+
+def test_training_a_game_moves_both_players():
+    recipe = zoo.recipe("cgan_digits")
+    (before, _), (after, _) = recipe.train(steps=0, device="cpu"), recipe.train(steps=2, device="cpu")
+    for player in ("generator", "discriminator"):
+        pairs = zip(getattr(before, player).parameters(), getattr(after, player).parameters(), strict=True)
+        assert all((a != b).any() for a, b in pairs), player
+
+
+def test_a_recipe_is_a_loss_or_a_game():
+    game = zoo.recipe("cgan_digits")
+    for change in ({"players": None}, {"loss": lambda model, steps: None}):
+        with pytest.raises(ValueError, match="a loss or players"):
+            dataclasses.replace(game, **change)
 
 
 def test_unknown_names_are_refused_before_training():
