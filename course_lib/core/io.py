@@ -53,13 +53,14 @@ def save_png(path: Path | str, images: Float[Tensor, "b c h w"], columns: int | 
     picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(path)
 
 
-def save_weights(path: Path | str, module: nn.Module, card: dict[str, object]) -> str:
+def save_weights(path: Path | str, module: nn.Module, card: dict[str, object], dtype: torch.dtype | None = None) -> str:
     """Write ``module``'s state as safetensors beside a model card; returns the file's SHA-256.
 
     Args:
         path: ends in ``.safetensors``; the card goes to the same name with ``.md``.
-        module: its parameters and buffers are stored in their own dtype.
+        module: its parameters and buffers are stored.
         card: what a reader needs: command, seed, metric, data, licence.
+        dtype: of the stored floats, e.g. ``torch.float16`` where 4 MB are too few; None = their own.
 
     Raises:
         ValueError: the file would exceed 4 MB.
@@ -67,7 +68,8 @@ def save_weights(path: Path | str, module: nn.Module, card: dict[str, object]) -
     from safetensors.torch import save
 
     path = Path(path)
-    data = save({name: value.contiguous().cpu() for name, value in module.state_dict().items()})
+    state = module.state_dict().items()
+    data = save({k: v.to(dtype if v.is_floating_point() else None).contiguous().cpu() for k, v in state})
     if len(data) > MAX_WEIGHT_BYTES:
         raise ValueError(f"{path.name} would take {len(data) / 2**20:.1f} MiB; weights in the repository are at most 4")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,9 +21,10 @@ def recipes() -> dict[str, Recipe]:
     """All recipes by name, in the order in which they can be trained."""
     from course_lib.zoo.adversarial import RECIPES as adversarial
     from course_lib.zoo.classifiers import RECIPES as classifiers
+    from course_lib.zoo.diffusion import RECIPES as diffusion
     from course_lib.zoo.likelihoods import RECIPES as likelihoods
 
-    return {**classifiers, **likelihoods, **adversarial}
+    return {**classifiers, **likelihoods, **adversarial, **diffusion}
 
 
 def recipe(name: str) -> Recipe:

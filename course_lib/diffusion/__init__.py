@@ -1,0 +1,1 @@
+"""Diffusion models, one file per paper: forward noising, learnt denoising, samplers, guidance."""
