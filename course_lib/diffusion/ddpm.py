@@ -24,6 +24,7 @@ from course_lib.diffusion.parametrization import EPSILON, Parametrization
 from course_lib.maths.schedules import Schedule, spread
 
 Weight = Callable[[Schedule], Tensor]  # λ_0 … λ_T, multiplying the squared error
+Variance = Callable[[Schedule], Tensor]  # σ_0² … σ_T² of the reverse steps
 
 
 def q_sample(
@@ -54,6 +55,8 @@ class DDPM(nn.Module):
         weight: λ_t as a function of the schedule, multiplying the squared error of the prediction; None = 1
             (``L_simple`` where the network predicts ε).
         clip: clamp predicted pictures to [−1, 1] while sampling. Off for points in the plane.
+        variance: σ_t² of p(x_{t-1} | x_t); None = β̃_t, right for data that is one point. ``lambda s: s.beta`` is right
+            for data that is N(0, I) (Ho 2020 section 3.2).
     """
 
     def __init__(
@@ -64,10 +67,12 @@ class DDPM(nn.Module):
         parametrization: Parametrization = EPSILON,
         weight: Weight | None = None,
         clip: bool = True,
+        variance: Variance | None = None,
     ) -> None:
         super().__init__()
         self.network, self.schedule, self.shape = network, schedule, shape
         self.parametrization, self.weight, self.clip = parametrization, weight, clip
+        self.variance = variance or (lambda schedule: schedule.posterior_variance)
 
     def predict(
         self, xt: Float[Tensor, "b *s"], t: Float[Tensor, " b"] | Int[Tensor, " b"], y: Int[Tensor, " b"] | None = None
@@ -117,9 +122,10 @@ class DDPM(nn.Module):
         y: Int[Tensor, " b"] | None = None,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "b *s"]:
-        """One step of Algorithm 2 with σ_t² = β̃_t, which is 0 at t = 1: the last step adds no noise."""
+        """One step of Algorithm 2; the last one, at t = 1, adds no noise."""
         z = torch.randn(xt.shape, generator=generator, device=xt.device, dtype=xt.dtype)
-        return self.p_mean(xt, t, y) + spread(self.schedule.posterior_variance[t], xt).sqrt() * z
+        sigma = torch.where(t > 1, self.variance(self.schedule)[t], 0.0).sqrt()
+        return self.p_mean(xt, t, y) + spread(sigma, xt) * z
 
     @torch.no_grad()
     def sample(
@@ -153,16 +159,17 @@ class DDPM(nn.Module):
     ) -> Float[Tensor, " b"]:
         """One-sample estimate of L_{t−1} in nats, at t = 1 of L_0 = −log p(x_0 | x_1), for pictures of ``bins`` greys.
 
-        σ_t² is β̃_t, where L_{t−1} = ‖μ̃ − μ_θ‖² / (2 β̃_t), and β_1 at t = 1, for which Ho 2020 eq. (13) integrates the
+        KL of two Gaussians with variances β̃_t and σ_t²; at t = 1, where σ² is β_1, Ho 2020 eq. (13) integrates the
         Gaussian over each grey's bin. The prediction of x_0 is clipped as in sampling.
         """
         eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
         xt = q_sample(self.schedule, x0, t, eps)
-        gap = (q_posterior(self.schedule, x0, xt, t)[0] - self.p_mean(xt, t)).flatten(1)
-        # at t = 1 both means are those of x_0 itself: q's is x_0, so the gap is x_0's error
-        variance = self.schedule.posterior_variance[t].clamp_min(1e-300)
-        kl = 0.5 * gap.double().square().sum(1) / variance
-        first = -discretized_normal(x0.flatten(1), -gap + x0.flatten(1), self.schedule.beta[1].sqrt().item(), bins)
+        mean, gap = self.p_mean(xt, t), q_posterior(self.schedule, x0, xt, t)[0]
+        gap = (gap - mean).flatten(1).double()
+        true, chosen = self.schedule.posterior_variance[t], self.variance(self.schedule)[t]
+        ratio = torch.where(t > 1, true / chosen, 1.0)
+        kl = 0.5 * (gap.shape[1] * (ratio - 1 - ratio.log()) + gap.square().sum(1) / chosen)
+        first = -discretized_normal(x0.flatten(1), mean.flatten(1), self.schedule.beta[1].sqrt().item(), bins)
         return torch.where(t == 1, first, kl.to(x0.dtype))
 
 
