@@ -39,9 +39,12 @@ def q_posterior(
     schedule: Schedule, x0: Float[Tensor, "b *s"], xt: Float[Tensor, "b *s"], t: Int[Tensor, " b"]
 ) -> tuple[Float[Tensor, "b *s"], Float[Tensor, "b *#s"]]:
     r"""Mean and variance of q(x_{t-1} | x_t, x_0).  Ho 2020 eqs. (6)-(7)."""
-    beta, alpha, alpha_bar, alpha_bar_prev = schedule.at(t, xt)
-    mean = (alpha_bar_prev.sqrt() * beta * x0 + alpha.sqrt() * (1 - alpha_bar_prev) * xt) / (1 - alpha_bar)
-    return mean, beta * (1 - alpha_bar_prev) / (1 - alpha_bar)
+    beta, alpha, alpha_bar, alpha_bar_prev = schedule.at64(t)
+    # the coefficients in float64: at small t, 1 − ᾱ has lost half its digits in float32
+    of_x0 = alpha_bar_prev.sqrt() * beta / (1 - alpha_bar)
+    of_xt = alpha.sqrt() * (1 - alpha_bar_prev) / (1 - alpha_bar)
+    variance = beta * (1 - alpha_bar_prev) / (1 - alpha_bar)
+    return spread(of_x0, x0) * x0 + spread(of_xt, xt) * xt, spread(variance, xt)
 
 
 class DDPM(nn.Module):

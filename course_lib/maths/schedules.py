@@ -54,9 +54,11 @@ class Schedule(nn.Module):
 
     def at(self, t: Int[Tensor, " b"], like: Float[Tensor, "b *s"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """β_t, α_t, ᾱ_t and ᾱ_{t−1}, shaped (b, 1, …) and typed so that they multiply ``like``."""
-        return tuple(
-            spread(table, like) for table in (self.beta[t], self.alpha[t], self.alpha_bar[t], self.alpha_bar[t - 1])
-        )
+        return tuple(spread(value, like) for value in self.at64(t))
+
+    def at64(self, t: Int[Tensor, " b"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The same four as float64 (b,): for formulas that subtract a ᾱ near 1 from 1."""
+        return self.beta[t], self.alpha[t], self.alpha_bar[t], self.alpha_bar[t - 1]
 
     def snr(self) -> Float64[Tensor, " T1"]:
         """Signal-to-noise ratio ᾱ / (1 − ᾱ); +∞ at t = 0."""

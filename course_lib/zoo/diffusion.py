@@ -21,7 +21,6 @@ from course_lib.zoo.recipe import Loss, Measured, Recipe
 
 LABELS = 10  # of digits, and categories of emoji
 NOBODY = LABELS  # the label that says "no label"
-UNLABELLED = 0.25  # share of the training examples whose label is hidden
 PICTURES, STEPS = 256, 25  # drawn for the card
 EMOJI = "3,211 Twemoji pictures (`emoji`, training split; graphics CC-BY 4.0, Twitter and contributors)"
 
@@ -54,12 +53,17 @@ def _batches(data: str, size: int) -> Callable[[int, torch.device], BatchAt]:
     return batches
 
 
-def _hiding_labels(model: nn.Module, steps: int) -> Loss:
-    def loss(batch: Batch, step: int) -> Tensor:
-        x, y = batch
-        return model.loss((x, drop_labels(y, NOBODY, UNLABELLED)))
+def _hiding_labels(share: float) -> Callable[[nn.Module, int], Loss]:
+    """The model's loss, a share of the labels replaced by "no label"."""
 
-    return loss
+    def of(model: nn.Module, steps: int) -> Loss:
+        def loss(batch: Batch, step: int) -> Tensor:
+            x, y = batch
+            return model.loss((x, drop_labels(y, NOBODY, share)))
+
+        return loss
+
+    return of
 
 
 def _own(model: nn.Module, steps: int) -> Loss:
@@ -72,10 +76,10 @@ def _recognized(model: nn.Module) -> Measured:
 
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(0)
-    pictures = torch.cat([ddim_sample(model, 64, STEPS, generator=generator) for _ in range(PICTURES // 64)])
+    pictures = torch.cat([ddim_sample(model, 64, STEPS, 1.0, generator=generator) for _ in range(PICTURES // 64)])
     sure = (load("digit_classifier", device).probabilities(pictures).max(1).values >= 0.9).double()
     what = (
-        f"of {PICTURES} samples (DDIM, {STEPS} steps, no labels) are recognized by digit_classifier with "
+        f"of {PICTURES} samples (DDIM, η = 1, {STEPS} steps, no labels) are recognized by digit_classifier with "
         "probability 0.9 or more"
     )
     return Measured(what, float(sure.mean()), float(sure.std() / len(sure) ** 0.5))
@@ -126,12 +130,12 @@ def _inpainted(model: nn.Module) -> Measured:
 
 RECIPES = {
     "ddpm_digits": Recipe(
-        "diffusion model of digits (v, cosine schedule), a quarter of the labels hidden while it learnt",
+        "diffusion model of digits (v, cosine schedule), 40 % of the labels hidden while it learnt",
         _digits,
-        _hiding_labels,
+        _hiding_labels(0.4),
         _batches("digits", 64),
         _recognized,
-        steps=4000,
+        steps=8000,
         lr=2e-3,
         ema=0.999,
         clip=1.0,
@@ -140,7 +144,7 @@ RECIPES = {
     "ddpm_emoji": Recipe(
         "diffusion model of emoji at 32×32 (v, cosine schedule), a quarter of the categories hidden while it learnt",
         _emoji,
-        _hiding_labels,
+        _hiding_labels(0.25),
         _batches("emoji", 32),
         _held_out("emoji", 256),
         steps=8000,

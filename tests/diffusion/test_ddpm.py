@@ -130,7 +130,7 @@ def gap_of_the_bound(one, steps, variance, n=2000):
 
 
 def test_the_bound_is_tight_for_a_gaussian_and_an_exact_network_with_the_right_variance():
-    """Reverse steps of N(μ, I/4) have a variance near β; with β̃, however many steps there are, a gap stays at small t."""
+    """Reverse steps of N(μ, I/4) have a variance near β; with β̃ a gap stays, however many steps there are."""
     one = GaussianMixture.isotropic(torch.tensor([[0.3, -0.5]], dtype=torch.float64), 0.5)
     assert abs(gap_of_the_bound(one, 50, lambda s: s.beta)) < 0.15  # ± 0.05
     assert gap_of_the_bound(one, 50, None) > 0.5 and gap_of_the_bound(one, 200, None) > 0.5
