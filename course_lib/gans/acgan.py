@@ -78,9 +78,15 @@ class ACGAN(nn.Module):
 
 
 def conv_acgan(
-    channels: int, size: int, classes: int, latent: int = 64, width: int = 32, norm: Norm | None = nn.BatchNorm2d
+    channels: int,
+    size: int,
+    classes: int,
+    latent: int = 64,
+    width: int = 32,
+    norm: Norm | None = nn.BatchNorm2d,
+    hidden: int = 0,
 ) -> ACGAN:
-    """The DCGAN pair with a second head."""
+    """The DCGAN pair with a second head; ``hidden``: units of the fully connected layer before the heads, 0 = none."""
     generator = Labelled(conv_generator(latent + classes, channels, size, width), classes)
-    trunk = conv_trunk(channels, size, width, norm)
-    return ACGAN(generator, Heads(trunk, trunk_features(size, width), (1, classes)), latent)
+    trunk = conv_trunk(channels, size, width, norm, hidden)
+    return ACGAN(generator, Heads(trunk, trunk_features(size, width, hidden), (1, classes)), latent)

@@ -24,7 +24,13 @@ from course_lib.gans.networks import (
 
 
 def cgan(
-    channels: int, size: int, classes: int, latent: int = 64, width: int = 32, norm: Norm | None = nn.BatchNorm2d
+    channels: int,
+    size: int,
+    classes: int,
+    latent: int = 64,
+    width: int = 32,
+    norm: Norm | None = nn.BatchNorm2d,
+    hidden: int = 0,
 ) -> GAN:
     """Convolutional; batches are (pictures, labels), and ``sample(len(y), y)`` draws one picture per label.
 
@@ -34,9 +40,10 @@ def cgan(
         latent: dimension of z.
         width: channels of the finest feature maps.
         norm: the discriminator's normalization; None with R1 or a gradient penalty.
+        hidden: units of the discriminator's fully connected layer; 0 = none.
     """
     generator = conv_generator(latent + classes, channels, size, width)
-    discriminator = conv_discriminator(channels + classes, size, width, norm)
+    discriminator = conv_discriminator(channels + classes, size, width, norm, hidden)
     return GAN(Labelled(generator, classes), Labelled(discriminator, classes), latent)
 
 

@@ -150,8 +150,14 @@ def conv_infogan(
     continuous: int = 2,
     width: int = 32,
     norm: Norm | None = nn.BatchNorm2d,
+    hidden: int = 0,
 ) -> InfoGAN:
-    """The DCGAN pair; the paper's codes for MNIST by default. ``norm`` is the discriminator's: None with R1."""
+    """The DCGAN pair; the paper's codes for MNIST by default.
+
+    ``norm`` is the discriminator's: None with R1. ``hidden``: units of a fully connected layer before its heads, 0 =
+    none; the paper's has 1,024.
+    """
     generator = conv_generator(latent + categories + continuous, channels, size, width)
-    heads = Heads(conv_trunk(channels, size, width, norm), trunk_features(size, width), (1, categories, 2 * continuous))
+    trunk = conv_trunk(channels, size, width, norm, hidden)
+    heads = Heads(trunk, trunk_features(size, width, hidden), (1, categories, 2 * continuous))
     return InfoGAN(generator, heads, latent, categories, continuous)

@@ -69,38 +69,47 @@ def conv_generator(
     return dcgan_init(nn.Sequential(*layers, last, nn.Tanh()))
 
 
-def conv_trunk(channels: int, size: int, width: int = 32, norm: Norm | None = nn.BatchNorm2d) -> nn.Sequential:
-    """Pictures (b, channels, size, size) to features (b, ``trunk_features(size, width)``): the generator's mirror, 4×4
-    convolutions of stride 2, no normalization after the first.
+def conv_trunk(
+    channels: int, size: int, width: int = 32, norm: Norm | None = nn.BatchNorm2d, hidden: int = 0
+) -> nn.Sequential:
+    """Pictures (b, channels, size, size) to features (b, ``trunk_features(size, width, hidden)``): the generator's
+    mirror, 4×4 convolutions of stride 2, no normalization after the first.
 
     Args:
         channels, size: of the pictures.
         width: channels after the first convolution; they double as the side halves.
         norm: None where examples must not see each other: under R1 or a gradient penalty, or with spectral
             normalization.
+        hidden: units of a fully connected layer at the end; 0 = none. Without it a read-out is a sum of opinions on
+            patches (10×10 pixels at size 28): it cannot notice that plausible strokes do not make one digit.
     """
     widths = [width * 2**i for i in range(len(sides(size)) - 1)]
     layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, stride=2, padding=1), leaky()]
     for fan_in, fan_out in itertools.pairwise(widths):
         down = nn.Conv2d(fan_in, fan_out, 4, stride=2, padding=1, bias=norm is None)
         layers += [down, *_norm(norm, fan_out), leaky()]
-    return dcgan_init(nn.Sequential(*layers, nn.Flatten()))
+    layers.append(nn.Flatten())
+    if hidden:
+        layers += [nn.Linear(trunk_features(size, width), hidden), leaky()]
+    return dcgan_init(nn.Sequential(*layers))
 
 
 def _norm(norm: Norm | None, channels: int) -> list[nn.Module]:
     return [] if norm is None else [norm(channels)]
 
 
-def trunk_features(size: int, width: int = 32) -> int:
+def trunk_features(size: int, width: int = 32, hidden: int = 0) -> int:
     """Length of the vectors that ``conv_trunk`` returns."""
     maps = sides(size)
-    return width * 2 ** (len(maps) - 2) * maps[0] ** 2
+    return hidden or width * 2 ** (len(maps) - 2) * maps[0] ** 2
 
 
-def conv_discriminator(channels: int, size: int, width: int = 32, norm: Norm | None = nn.BatchNorm2d) -> nn.Sequential:
+def conv_discriminator(
+    channels: int, size: int, width: int = 32, norm: Norm | None = nn.BatchNorm2d, hidden: int = 0
+) -> nn.Sequential:
     """Pictures (b, channels, size, size) to one number each, (b,): ``conv_trunk`` and a linear layer."""
-    head = dcgan_init(nn.Linear(trunk_features(size, width), 1))
-    return nn.Sequential(*conv_trunk(channels, size, width, norm), head, nn.Flatten(0))
+    head = dcgan_init(nn.Linear(trunk_features(size, width, hidden), 1))
+    return nn.Sequential(*conv_trunk(channels, size, width, norm, hidden), head, nn.Flatten(0))
 
 
 def dcgan_init(module: nn.Module) -> nn.Module:

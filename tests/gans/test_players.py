@@ -5,8 +5,19 @@ import torch
 from torch import nn
 
 from course_lib.core import EMA, FitOptions, Player, fit, minibatches, stream
+from course_lib.gans.acgan import conv_acgan
+from course_lib.gans.cgan import cgan
 from course_lib.gans.gan import GAN, MINIMAX, NON_SATURATING, mlp_gan
-from course_lib.gans.networks import Heads, Labelled, conv_discriminator, conv_generator, conv_trunk, sides
+from course_lib.gans.infogan import conv_infogan
+from course_lib.gans.networks import (
+    Heads,
+    Labelled,
+    conv_discriminator,
+    conv_generator,
+    conv_trunk,
+    sides,
+    trunk_features,
+)
 from course_lib.gans.players import Game, duel, lazily, noise
 from course_lib.gans.r1 import r1
 from course_lib.maths import adversarial as adv
@@ -250,3 +261,24 @@ def test_the_saturating_loss_learns_less_from_a_sharp_discriminator():
         return torch.nn.utils.get_total_norm(gradients)
 
     assert gradient_norm(NON_SATURATING) > 50 * gradient_norm(MINIMAX) > 0
+
+
+@pytest.mark.parametrize("hidden", [0, 16])
+def test_only_a_hidden_layer_couples_distant_patches(hidden):
+    """Without it the logit is a sum over 10×10 patches: two changes that share none add up."""
+    torch.manual_seed(0)
+    critic = conv_discriminator(1, 28, 8, None, hidden).double()
+    x = torch.rand(1, 1, 28, 28, dtype=torch.float64)
+    a, b = torch.zeros_like(x), torch.zeros_like(x)
+    a[..., 4:8, 4:8], b[..., 20:24, 20:24] = 1, -1
+    alone_a, alone_b, both = (critic(x + change) - critic(x) for change in (a, b, a + b))
+    coupling = ((both - alone_a - alone_b) / alone_a).abs().item()
+    assert coupling > 1e-4 if hidden else coupling < 1e-9
+
+
+def test_a_hidden_layer_is_the_trunks_last():
+    x, y = torch.randn(2, 1, 8, 8), torch.tensor([0, 1])
+    assert conv_trunk(1, 8, 4, None, 7)(x).shape == (2, trunk_features(8, 4, 7)) == (2, 7)
+    assert cgan(1, 8, 3, 2, 4, None, 7).discriminator(x, y).shape == (2,)
+    assert [o.shape[1:].numel() for o in conv_acgan(1, 8, 3, 2, 4, None, 7).discriminator(x)] == [1, 3]
+    assert [o.shape[1:].numel() for o in conv_infogan(1, 8, 2, 3, 2, 4, None, 7).discriminator(x)] == [1, 3, 4]
