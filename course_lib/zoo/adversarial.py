@@ -17,15 +17,16 @@ from course_lib.gans.players import lazily
 from course_lib.gans.r1 import r1
 from course_lib.zoo.recipe import Measured, Recipe
 
-LATENT = 64
+LATENT = 64  # beside a label
+HIDDEN = 128  # units of the discriminator's hidden layer
 BATCH = 64
 PICTURES = 2000  # that are judged
 
 
 def _dcgan() -> GAN:
-    """R1 in place of the discriminator's batch normalization."""
-    pair = conv_generator(LATENT, 1, 28, 48), conv_discriminator(1, 28, 48, None)
-    return GAN(*pair, LATENT, regularizers=[lazily(r1(0.1), 8)])
+    """R1 in place of the discriminator's batch normalization; a hidden layer, or it would judge patches only."""
+    pair = conv_generator(16, 1, 28, 32), conv_discriminator(1, 28, 32, None, HIDDEN)
+    return GAN(*pair, 16, regularizers=[lazily(r1(0.1), 8)])
 
 
 def _cgan() -> GAN:
@@ -35,7 +36,8 @@ def _cgan() -> GAN:
 
 
 def _infogan() -> InfoGAN:
-    model = conv_infogan(1, 28, latent=16, width=32, norm=None)  # little else to say a class with than the code
+    # little else to say a class with than the code
+    model = conv_infogan(1, 28, latent=16, width=32, norm=None, hidden=HIDDEN)
     model.regularizers = (lazily(r1(0.1), 8),)
     return model
 
@@ -80,7 +82,7 @@ RECIPES = {
         None,
         _batches(labels=False),
         _judged(_anything),
-        steps=5000,
+        steps=7000,
         ema=0.998,
         needs=("digit_classifier",),
         players=lambda model: model.players(1e-3, (0.0, 0.99), discriminator_lr=2e-3),
