@@ -27,6 +27,13 @@ from course_lib.autoregressive.raster import EmbeddedCodes, ScaledPixels
 from course_lib.autoregressive.transformer import CausalTransformer
 from course_lib.autoregressive.wavenet import WaveNet
 from course_lib.core.player import Batch
+from course_lib.diffusion.ddpm import DDPM
+from course_lib.diffusion.p2 import p2_weight
+from course_lib.diffusion.palette import Palette, colorization, inpainting, outpainting
+from course_lib.diffusion.parametrization import VELOCITY, X0
+from course_lib.energy.ebm import Chain, conv_ebm, mlp_ebm
+from course_lib.energy.ncsn import mlp_ncsn, unet_ncsn
+from course_lib.energy.score_matching import denoising, implicit_loss, mlp_score, sliced
 from course_lib.flows.glow import glow
 from course_lib.flows.realnvp import realnvp, realnvp_2d
 from course_lib.gans.acgan import conv_acgan
@@ -44,6 +51,8 @@ from course_lib.gans.r1 import r1
 from course_lib.gans.spectral_norm import sngan
 from course_lib.gans.wgan import WGAN
 from course_lib.gans.wgan_gp import wgan_gp
+from course_lib.maths.schedules import cosine_schedule, linear_schedule
+from course_lib.nn.unet import AdaptiveGroupNorm, Added, UNet, UNetConfig
 
 PICTURE = (1, 8, 8)
 LEVELS = 5  # grey values or code words of the tiny autoregressive models
@@ -147,6 +156,20 @@ def _augmented_gan() -> GAN:
     return GAN(*_conv_pair(), augment=diffaugment(brightness, contrast, translation, cutout))
 
 
+def _tiny_unet(fan_in: int, fan_out: int, classes: int = 0, modulation: Callable = AdaptiveGroupNorm) -> UNet:
+    return UNet(fan_in, fan_out, UNetConfig(8, (1, 2), 1, (1,), classes, modulation=modulation))
+
+
+def _colours(n: int, device: torch.device) -> Tensor:
+    return torch.rand(n, 3, 8, 8, device=device) * 2 - 1
+
+
+def _restored(model: nn.Module, n: int) -> Tensor:
+    weight = next(model.parameters())
+    given, mask = inpainting(_colours(n, weight.device).to(weight.dtype))
+    return model.restore(given, mask, steps=3)
+
+
 _SYSTEMS = (
     System("linear autoencoder", lambda: linear_autoencoder(PICTURE, 3), _pictures, _decoded, PICTURE,
            "Baldi & Hornik 1989", "03"),
@@ -223,6 +246,31 @@ _SYSTEMS = (
     System("MSGAN", lambda: MSGAN(cgan(1, 8, 10, 3, 4)), _labelled, _one_of_each_label, PICTURE,
            "Mao et al. 2019", "11"),
     System("GAN with DiffAugment", _augmented_gan, _pictures, _sampled, PICTURE, "Zhao et al. 2020", "11"),
+    System("energy-based model of points", lambda: mlp_ebm(2, 8, Chain(steps=3), 16), _points, _sampled, (2,),
+           "Du & Mordatch 2019", "18"),
+    System("energy-based model", lambda: conv_ebm(1, 8, 4, buffer=16), _pictures, _sampled, PICTURE,
+           "Du & Mordatch 2019", "18"),
+    System("score matching", lambda: mlp_score(implicit_loss, 2, 8), _points, _sampled, (2,),
+           "Hyvärinen 2005", "18"),
+    System("sliced score matching", lambda: mlp_score(sliced, 2, 8), _points, _sampled, (2,),
+           "Song et al. 2019", "18"),
+    System("denoising score matching", lambda: mlp_score(denoising(0.3), 2, 8), _points, _sampled, (2,),
+           "Vincent 2011", "18"),
+    System("NCSN of points", lambda: mlp_ncsn(2, 8), _points, _sampled, (2,), "Song & Ermon 2019", "18"),
+    System("NCSN", lambda: unet_ncsn(1, 8, UNetConfig(8, (1, 2), 1, (1,)), (2.0, 0.5, 0.1)), _pictures, _sampled,
+           PICTURE, "Song & Ermon 2019", "18"),
+    System("DDPM", lambda: DDPM(_tiny_unet(1, 1), linear_schedule(30), PICTURE), _pictures, _sampled, PICTURE,
+           "Ho, Jain & Abbeel 2020", "19"),
+    System("DDPM, cosine schedule, x₀",
+           lambda: DDPM(_tiny_unet(1, 1, modulation=Added), cosine_schedule(5), PICTURE, X0), _pictures, _sampled,
+           PICTURE, "Nichol & Dhariwal 2021", "19"),
+    System("DDPM with P2 weights", lambda: DDPM(_tiny_unet(1, 1), cosine_schedule(5), PICTURE, weight=p2_weight()),
+           _pictures, _sampled, PICTURE, "Choi et al. 2022", "19"),
+    System("class-conditional DDPM, v", lambda: DDPM(_tiny_unet(1, 1, 10), cosine_schedule(5), PICTURE, VELOCITY),
+           _labelled, _one_of_each_label, PICTURE, "Salimans & Ho 2022", "21"),
+    System("Palette", lambda: Palette(_tiny_unet(7, 3), cosine_schedule(5), (3, 8, 8),
+                                      (colorization, inpainting, outpainting)),
+           _colours, _restored, (3, 8, 8), "Saharia et al. 2022", "21"),
 )  # fmt: skip
 
 CATALOG: dict[str, System] = {system.name: system for system in _SYSTEMS}

@@ -18,6 +18,8 @@ PACKAGES = (
     "catalog",
     "core",
     "data",
+    "diffusion",
+    "energy",
     "flows",
     "gans",
     "maths",

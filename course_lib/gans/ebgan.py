@@ -50,8 +50,8 @@ class EBGAN(nn.Module):
         generator: codes (b, latent) to data (b, …).
         energy: data (b, …) to energies (b,) and codes (b, d).
         latent: dimension of z.
-        margin: m, the energy above which a fake is bad enough. Not above the energy of a wrong guess (the data's
-            variance).
+        margin: m, the energy above which a fake is bad enough. Well above the energy that the data have when the game
+            starts: fakes of energy about m can stay where they are.
         weight: w of the pulling-away term; 0 = the plain EBGAN.
     """
 
@@ -113,9 +113,9 @@ def conv_ebgan(
     latent: int = 64,
     width: int = 32,
     code: int = 32,
-    margin: float = 0.1,
+    margin: float = 0.5,
     weight: float = 0.1,
 ) -> EBGAN:
-    """For pictures (side a multiple of 4)."""
+    """For pictures (side a multiple of 4) with values in [−1, 1]: the margin has the unit of their squares."""
     energy = Energy(conv_encoder(channels, size, code, width), conv_decoder(code, channels, size, width))
     return EBGAN(conv_generator(latent, channels, size, width), energy, latent, margin, weight)

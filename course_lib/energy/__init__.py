@@ -1,0 +1,1 @@
+"""Energy-based and score-based models, one file per paper."""
