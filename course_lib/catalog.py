@@ -28,6 +28,8 @@ from course_lib.autoregressive.transformer import CausalTransformer
 from course_lib.autoregressive.wavenet import WaveNet
 from course_lib.core.player import Batch
 from course_lib.diffusion.ddpm import DDPM
+from course_lib.diffusion.edm import clipped, heun, karras_sigmas
+from course_lib.diffusion.guidance import NoisyClassifier, classifier_guidance
 from course_lib.diffusion.p2 import p2_weight
 from course_lib.diffusion.palette import Palette, colorization, inpainting, outpainting
 from course_lib.diffusion.parametrization import VELOCITY, X0
@@ -170,6 +172,15 @@ def _restored(model: nn.Module, n: int) -> Tensor:
     return model.restore(given, mask, steps=3)
 
 
+def _guided(model: nn.Module, n: int) -> Tensor:
+    """Pictures that a classifier alone makes, from a denoiser that knows one grey picture."""
+    weight = next(model.parameters())
+    x = torch.randn(n, *PICTURE, device=weight.device, dtype=weight.dtype)
+    labels = torch.arange(n, device=weight.device) % 10
+    guided = classifier_guidance(lambda x, sigma: torch.zeros_like(x), model.log_prob_of(labels), 1.0)
+    return heun(clipped(guided), x, karras_sigmas(2, highest=1.0))
+
+
 _SYSTEMS = (
     System("linear autoencoder", lambda: linear_autoencoder(PICTURE, 3), _pictures, _decoded, PICTURE,
            "Baldi & Hornik 1989", "03"),
@@ -268,6 +279,8 @@ _SYSTEMS = (
            _pictures, _sampled, PICTURE, "Choi et al. 2022", "19"),
     System("class-conditional DDPM, v", lambda: DDPM(_tiny_unet(1, 1, 10), cosine_schedule(5), PICTURE, VELOCITY),
            _labelled, _one_of_each_label, PICTURE, "Salimans & Ho 2022", "21"),
+    System("classifier guidance", lambda: NoisyClassifier(width=8), _labelled, _guided, PICTURE,
+           "Dhariwal & Nichol 2021", "21"),
     System("Palette", lambda: Palette(_tiny_unet(7, 3), cosine_schedule(5), (3, 8, 8),
                                       (colorization, inpainting, outpainting)),
            _colours, _restored, (3, 8, 8), "Saharia et al. 2022", "21"),
