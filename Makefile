@@ -30,7 +30,7 @@ test: setup  ## everything CI checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/course release --check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=8 --dist=loadgroup
 
 lab: setup  ## open JupyterLab on the course
 	$(BIN)/course lab

@@ -77,9 +77,17 @@ def answers_to(assignment: str):
     return importlib.import_module(f"tests.mutants.{assignment}").answers
 
 
+def grouped(assignment: str) -> pytest.MarkDecorator:
+    """One worker of pytest-xdist for an assignment: its solution's cells are executed once."""
+    return pytest.mark.xdist_group(assignment)
+
+
+every_assignment = pytest.mark.parametrize("assignment", [pytest.param(a, marks=grouped(a)) for a in ASSIGNMENTS])
+
+
 def all_mutants() -> list:
     return [
-        pytest.param(a, name, function, id=f"{a}-{name}-{what}")
+        pytest.param(a, name, function, id=f"{a}-{name}-{what}", marks=grouped(a))
         for a in ASSIGNMENTS
         for name, what, function in answers_to(a).mutants
     ]
@@ -89,12 +97,12 @@ def graded_functions(assignment: str) -> set[str]:
     return {function_of(g) for g, meta, _ in code_cells("solutions", assignment) if is_test(meta)}
 
 
-@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+@every_assignment
 def test_reference_passes_everything(assignment):
     assert failed_tests(assignment, {}) == set()
 
 
-@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+@every_assignment
 def test_second_solution_passes_everything(assignment):
     seconds = answers_to(assignment).seconds
     assert set(seconds) == graded_functions(assignment), "a second solution is needed for every graded function"
@@ -109,7 +117,7 @@ def test_mutant_loses_its_own_points_only(assignment, name, function):
     assert not others, f"one mistake charged twice: {others} fail too"
 
 
-@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+@every_assignment
 def test_blank_release_gets_nothing(assignment):
     namespace: dict = {"__name__": "__main__"}
     passed = []
@@ -123,7 +131,7 @@ def test_blank_release_gets_nothing(assignment):
     assert passed == []
 
 
-@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+@every_assignment
 def test_shape_of_the_assignment(assignment):
     cells = code_cells("solutions", assignment)
     tests = [meta for _, meta, _ in cells if is_test(meta)]
