@@ -37,3 +37,7 @@ c.Exchange.cache = str(data / "exchange_cache")
 c.Execute.timeout = 120  # seconds a cell; nbgrader's 30 are too few for a short training on a busy machine
 c.Execute.shutdown_kernel = "immediate"  # nothing of a graded kernel is wanted any more; saves a second each
 c.KernelManager.transport_encryption = "auto"  # else every kernel warns that others on this machine could listen
+
+# what formgrader and nbgrader's own feedback show was written by strangers, and would run with the rights of the reader
+c.HTMLExporter.sanitize_html = True
+c.HTMLExporter.filters = {name: f"course_lib.classroom.safe_html.{name}" for name in ("clean_html", "markdown2html")}

@@ -1,7 +1,8 @@
 """Graders are tested: the reference and a second solution pass everything, a blank release passes nothing, and every
 plausible wrong answer loses its own function's points and nobody else's.
 
-Runs the notebooks' cells as functions in this process (no kernel each), so hundreds of mutants stay cheap.
+Runs the notebooks' cells in this process (no kernel each), so hundreds of mutants stay cheap, but on both sides of the
+seal, as the grader does: whatever a test and an answer say to each other crosses a socket.
 Convention: the solution cell of function ``f`` has grade_id ``f``; its graded cells are ``test_f__…``.
 """
 
@@ -16,6 +17,9 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
+
+from course_lib.classroom.seal.cells import bound_names, plan, read_names
+from tests.classroom.loopback import run_sealed
 
 ROOT = Path(__file__).parent.parent
 ASSIGNMENTS = sorted(p.name for p in (ROOT / "solutions").iterdir() if p.is_dir())
@@ -55,19 +59,38 @@ def reference(assignment: str) -> dict:
     return namespace
 
 
+@cache
+def dependencies(assignment: str) -> dict[str, set[str]]:
+    """The names that each test cell reads, those that their definitions read, and so on."""
+    cells = code_cells("solutions", assignment)
+    reads = [(bound_names(source), read_names(source)) for _, meta, source in cells if not is_test(meta)]
+    found = {}
+    for grade_id, meta, source in cells:
+        if is_test(meta):
+            names, before = read_names(source), set()
+            while names != before:
+                before, names = names, names.union(*(r for bound, r in reads if bound & names))
+            found[grade_id] = names
+    return found
+
+
 def failed_tests(assignment: str, answers: dict) -> set[str]:
-    """grade_ids of the graded cells that fail when ``answers`` take the place of the solution's functions."""
+    """grade_ids of the graded cells that fail when ``answers`` take the place of the solution's functions.
+
+    As in the grader, the answers are on the other side of the seal. Cells that cannot notice are left out.
+    """
     failed = set()
+    student = {**reference(assignment), **answers}
+    exports = plan(nbformat.read(ROOT / "solutions" / assignment / f"{assignment}.ipynb", as_version=4)).exports
+    for function in answers.values():
+        # a mutant written in another module must see the notebook's imports and helpers
+        getattr(function, "__globals__", {}).update({k: v for k, v in student.items() if not k.startswith("__")})
     for grade_id, meta, source in code_cells("solutions", assignment):
-        if not is_test(meta):
+        if not is_test(meta) or (answers and not dependencies(assignment)[grade_id] & set(answers)):
             continue
-        namespace = {**reference(assignment), **answers}
-        for function in answers.values():
-            # a mutant written in another module must see the notebook's imports and helpers
-            getattr(function, "__globals__", {}).update({k: v for k, v in namespace.items() if not k.startswith("__")})
         torch.manual_seed(0)
         try:
-            run(source, namespace, grade_id)
+            run_sealed(source, reference(assignment), student, exports)
         except Exception:
             failed.add(grade_id)
     return failed

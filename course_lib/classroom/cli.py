@@ -22,11 +22,27 @@ console = Console()
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    grading: Annotated[
+        bool, typer.Option("--grading", help="Attack this machine as a hostile submission would, for ten seconds.")
+    ] = False,
+) -> None:
     """Check that this machine can run the course; each line says ok, or what is wrong and how to fix it.
 
     Example: [bold]course doctor[/bold]
+
+    Before grading strangers' work: [bold]course doctor --grading[/bold]
     """
+    if grading:
+        from course_lib.classroom.attack import attack_this_machine
+        from course_lib.classroom.attack import show as show_outcomes
+        from course_lib.classroom.course import CourseError
+        from course_lib.classroom.places import course_root
+
+        try:
+            raise typer.Exit(0 if show_outcomes(attack_this_machine(course_root()), console) else 1)
+        except CourseError as error:
+            raise _failure(str(error)) from None
     from course_lib.classroom.doctor import examine, show
 
     findings = examine()
@@ -142,6 +158,8 @@ def release(
         result = release_assignments(course_root(), assignments or (), check)
     except CourseError as error:
         raise _failure(str(error)) from None
+    for line in result.unsealed:
+        console.print(f"not sealed: {line}", markup=False, highlight=False, soft_wrap=True)
     for path in result.written:
         console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
     if result.problems:
@@ -174,8 +192,29 @@ def grade(
         str | None, typer.Argument(metavar="ASSIGNMENT", help="Name or number (a04_vae, a04).")
     ] = None,
     submissions: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Holds <student>/<assignment>/<assignment>.ipynb.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Holds <student>/<assignment>/<assignment>.ipynb. Default: what nbgrader collected.",
+            show_default=False,
+        ),
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Submissions at a time. Default: one a core.", show_default=False)
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="tcp://HOST:PORT", help="A running Dask scheduler, whose workers have this course too."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Grade only what is new or changed: finish an interrupted run.")
+    ] = False,
+    commit: Annotated[
+        bool, typer.Option("--commit", help="Write marks that differ from those that are in the gradebook.")
+    ] = False,
+    no_sandbox: Annotated[
+        bool, typer.Option("--no-sandbox", help="Let the submissions do what they like here. Only for your own.")
+    ] = False,
     reference: Annotated[
         bool, typer.Option("--reference", help="Grade the reference solutions; every automatic point must be reached.")
     ] = False,
@@ -185,26 +224,77 @@ def grade(
         typer.Option(metavar="DIR", file_okay=False, help="Gradebook and feedback. Default: classroom_data/."),
     ] = None,
 ) -> None:
-    """Grade submissions (or the reference solutions) with nbgrader: scores, what failed, feedback as HTML.
+    """Grade submissions in a sandbox (or the reference solutions): scores, what failed, feedback as HTML.
+
+    New marks are written at once. Where a student has other marks already, the difference is shown, and is written
+    only with [bold]--commit[/bold].
 
     Example: [bold]course grade a04 --submissions inbox/ --csv scores.csv[/bold]
 
     The graders themselves: [bold]course grade --reference[/bold]
     """
     from course_lib.classroom.course import CourseError
-    from course_lib.classroom.grade import grade_with_report
+    from course_lib.classroom.grade import Choices, grade_with_report, reference_with_report
     from course_lib.classroom.places import course_root
+    from course_lib.classroom.workforce import Place
 
-    if reference == (submissions is not None):
+    if reference and submissions is not None:
         raise typer.BadParameter("give either --submissions DIR or --reference", param_hint="'--submissions'")
-    if submissions is not None and assignment is None:
+    if not reference and assignment is None:
         raise typer.BadParameter("which assignment?", param_hint="'ASSIGNMENT'")
+    root = course_root()
     try:
-        raise typer.Exit(grade_with_report(course_root(), assignment, submissions, csv, data, console))
+        if reference:
+            chosen = [assignment] if assignment else []
+            raise typer.Exit(reference_with_report(root, chosen, csv, data, workers, console))
+        choices = Choices(Place(workers, scheduler), resume, commit, sandbox=not no_sandbox)
+        raise typer.Exit(grade_with_report(root, str(assignment), submissions, csv, data, choices, console))
     except CourseError as error:
         raise _failure(str(error)) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+@app.command()
+def report(
+    assignment: Annotated[str, typer.Argument(metavar="ASSIGNMENT", help="Name or number (a04_vae, a04).")],
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", file_okay=False, help="The --data of `course grade`. Default: classroom_data/."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="The page. Default: reports/ASSIGNMENT.html in the data."),
+    ] = None,
+    submissions: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", file_okay=False, help="Compare these. Default: what `course grade` graded."),
+    ] = None,
+    roster: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="Export of Canvas or Moodle: names and IDs for the exports."),
+    ] = None,
+) -> None:
+    """Report on a graded assignment: scores, questions, common failures, look-alikes; CSV for Canvas and Moodle.
+
+    Example: [bold]course report a04[/bold]
+    """
+    from course_lib.classroom.class_report import report as write_report
+    from course_lib.classroom.course import CourseError
+    from course_lib.classroom.places import course_root
+
+    try:
+        written = write_report(course_root(), assignment, data, out, submissions, roster)
+    except CourseError as error:
+        raise _failure(str(error)) from None
+    for path in (written.page, *written.tables):
+        console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"{written.students} students, {written.ungraded} could not be graded, {written.left_out} without a final mark "
+        "(not in the tables for Canvas and Moodle)",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _failure(message: str) -> typer.Exit:

@@ -86,6 +86,11 @@ class Course:
         """Folder of a step (`source`, `release`, `submitted`, `autograded`, `feedback`), as nbgrader lays it out."""
         return self.root / self.config.CourseDirectory[f"{step}_directory"] / student / assignment
 
+    @property
+    def data(self) -> Path:
+        """Folder that holds submissions, gradebook, results and feedback."""
+        return self.folder("autograded").parent
+
     def assignments(self, chosen: Sequence[str] = ()) -> list[str]:
         """Full names of the chosen assignments (`a04` is enough for `a04_vae`), or of all that have a source.
 

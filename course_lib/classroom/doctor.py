@@ -32,7 +32,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Look at everything; a part that cannot even be looked at is a problem of its own and hides no other."""
     findings: list[Finding] = []
-    for look in (_python, _torch, _device, _data, _kernel, _lab, _widgets):
+    for look in (_python, _torch, _device, _data, _kernel, _lab, _widgets, _sandbox):
         try:
             findings += look()
         except Exception as error:  # a broken installation fails in unforeseeable ways; each is a finding
@@ -161,3 +161,16 @@ def _widgets() -> Iterator[Finding]:
             return
     fix = "`pip install --force-reinstall -c constraints.txt jupyterlab_widgets`"
     yield Finding("widgets", False, f"ipywidgets {python}, but JupyterLab lacks its extension", fix)
+
+
+def _sandbox() -> Iterator[Finding]:
+    """For instructors only, so what is missing is said but is no problem."""
+    from course_lib.classroom.course import CourseError
+    from course_lib.classroom.sandbox import require
+
+    try:
+        require()
+    except CourseError as error:
+        yield Finding("grading", True, f"not on this machine: {error}")
+    else:
+        yield Finding("grading", True, "a sandbox can be made; `course doctor --grading` attacks it")

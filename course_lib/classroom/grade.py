@@ -1,39 +1,38 @@
-"""Grade a folder of submissions with nbgrader: marks, what failed and why, feedback, a table, CSV.
-
-There is no sandbox here: the submitted code runs with the rights of whoever grades it.
-"""
+"""`course grade`: a class's submissions to marks, feedback and tables, with one task a student and one writer."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import nbformat
-from nbformat import NotebookNode, ValidationError
-from nbgrader.api import MissingEntry
-from nbgrader.converters import Autograde, GenerateFeedback
-from nbgrader.utils import is_grade, is_locked, is_solution, is_task, rmtree
+from nbformat import NotebookNode
+from nbgrader.utils import find_all_files, is_solution
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from course_lib.classroom import results, sandbox
 from course_lib.classroom.course import Course, CourseError
+from course_lib.classroom.execution import ExecutionOptions, execute_submission
+from course_lib.classroom.feedback import write_feedback
+from course_lib.classroom.register import Register
+from course_lib.classroom.regrade import SHOWN, Change, Waiting, changes, show_changes
 from course_lib.classroom.release import generate
-from course_lib.classroom.scores import Cell, Mark, show, write_csv
-from course_lib.core import thread_limit
+from course_lib.classroom.run import INTERRUPTED, interruptible
+from course_lib.classroom.scores import Mark, show, write_csv
+from course_lib.classroom.submission import Assignment, Execute, Graded, Submission, hand_in
+from course_lib.classroom.workforce import Place, carry_out
 
 REFERENCE = "reference"
-GLOB_CHARACTERS = "*?["  # nbgrader takes a student's name for a pattern
 
-Announce = Callable[[str, int, int], None]  # name, how many came before it, of how many
+Announce = Callable[[str, int, int], None]  # whose mark is there, how many there are now, of how many
 
 UNTRUSTED = (
     "[bold]The submissions run WITHOUT A SANDBOX.[/bold]\n"
@@ -42,203 +41,179 @@ UNTRUSTED = (
 )
 
 
+@dataclass(frozen=True)
+class Choices:
+    """The command line of `course grade`; see there.
+
+    Attributes:
+        place: who grades.
+        resume: what has a result of equal key is not graded again.
+        commit: write marks that differ from those in the gradebook.
+        sandbox: contain the submissions.
+    """
+
+    place: Place = field(default_factory=Place)
+    resume: bool = False
+    commit: bool = False
+    sandbox: bool = True
+
+
+@dataclass
+class Class:
+    """What became of a class; iterate over it for the marks, which are read one at a time, as often as wanted.
+
+    Attributes:
+        students: in the order of their names.
+        outcome: how many were committed, kept (nothing to do), waiting (they differ, and were not committed).
+        changed: the first changes of marks; `changes` counts them all, and `waiting.table` has them.
+        troubles: what else needs somebody's attention.
+    """
+
+    assignment: str
+    students: Sequence[str]
+    folder: Path
+    waiting: Waiting
+    outcome: Counter[str] = field(default_factory=Counter)
+    changed: list[Change] = field(default_factory=list)
+    changes: int = 0
+    troubles: list[str] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Mark]:
+        for student in self.students:
+            new = self.waiting.get(student)
+            mark = new.mark if new else results.find(self.folder, student)
+            if mark is not None:  # None: the run was interrupted before
+                yield mark
+
+
 def grade(
     root: Path | str,
     assignment: str,
-    submissions: Path | str,
+    submissions: Path | str | None = None,
     data: Path | str | None = None,
-    on_student: Announce = lambda student, number, of: None,
-) -> list[Mark]:
-    """Grade `submissions/<student>/<assignment>/*.ipynb`, in the order of the students' names.
+    choices: Choices | None = None,
+    announce: Announce = lambda student, number, of: None,
+    execute: Execute = execute_submission,
+) -> Class:
+    """Grade `submissions/<student>/<assignment>/*.ipynb`.
+
+    A first grading is written to the gradebook at once; where a student has marks that would change, the new ones wait
+    for `choices.commit`. Stopped in the middle, all that is written stays good: `choices.resume` goes on from there.
 
     Args:
         root: the course folder.
         assignment: its name.
-        submissions: one folder a student; hidden folders are left out.
-        data: where gradebook, copies and feedback go; default: the configured folder.
-        on_student: called with each student's name before that student is graded, with a number and the total.
+        submissions: one folder a student, hidden ones are left out; default: what nbgrader collected.
+        data: where gradebook, results and feedback go; default: the configured folder.
+        choices: how.
+        announce: called with each student's name when the mark is there, with how many are and the total.
+        execute: what runs a normalized notebook.
 
     Raises:
-        CourseError: unknown assignment, no submissions, or a gradebook whose marks would be lost.
+        CourseError: unknown assignment, no submissions, a sandbox without its parts, or marks that would be lost.
     """
+    choices = choices or Choices()
+    if choices.sandbox and choices.place.scheduler is None:  # a scheduler's workers are asked for themselves
+        sandbox.require()
     course = Course.at(root, data)
     [assignment] = course.assignments([assignment])
-    submissions = Path(submissions)
-    if not submissions.is_dir():
-        raise CourseError(f"no folder {submissions}; it should hold <student>/{assignment}/{assignment}.ipynb")
-    students = sorted(p.name for p in submissions.iterdir() if p.is_dir() and not p.name.startswith("."))
+    students, folders, troubles = _students(course, assignment, submissions)
+    options = _options(course, choices.sandbox)
+    with Register(course, assignment, write_feedback) as register:
+        register.check_change(set(students))
+        with tempfile.TemporaryDirectory(prefix="course_grade_") as work:
+            ours = instructors_part(course, generate(course, [assignment], Path(work)) / assignment)
+        waiting = Waiting(course.data / "regrades" / assignment)
+        waiting.start()
+        class_ = Class(assignment, students, register.results, waiting, troubles=troubles)
+        done = 0
+
+        def settle(student: str, kind: str) -> None:
+            nonlocal done
+            done += 1
+            class_.outcome[kind] += 1
+            announce(student, done, len(students))
+
+        def tasks() -> Iterator[Submission]:
+            for student in students:
+                task = hand_in(folders / student / assignment, student, ours, options)
+                new = waiting.get(student) if choices.resume or choices.commit else None
+                old = results.find(register.results, student) if choices.resume else None
+                if new is not None and new.mark.key == task.key:
+                    settle(student, _decide(register, class_, task, new, choices.commit))
+                elif old is not None and old.key == task.key and register.is_kept(old):
+                    waiting.drop(student)
+                    register.refresh(old)
+                    settle(student, "kept")
+                else:
+                    yield task
+
+        with contextlib.closing(carry_out(tasks(), choices.place, execute)) as graded:
+            for task, result in graded:
+                settle(task.student, _decide(register, class_, task, result, choices.commit))
+        class_.troubles += register.troubles
+    return class_
+
+
+def _decide(register: Register, class_: Class, task: Submission, graded: Graded, commit: bool) -> str:
+    """Write a result, or keep it waiting if it changes marks and nobody has said that it may."""
+    found = changes(register, graded, task.files)
+    class_.waiting.note(found)
+    class_.changes += len(found)
+    class_.changed += found[: SHOWN - len(class_.changed)]
+    if (found or register.stale) and not commit:
+        class_.waiting.put(replace(graded, mark=register.preview(graded)))
+        return "waiting"
+    register.record(graded, task.files)
+    class_.waiting.drop(task.student)
+    return "committed"
+
+
+def _students(course: Course, assignment: str, submissions: Path | str | None) -> tuple[list[str], Path, list[str]]:
+    """Names of the students, the folder that holds theirs, and what is wrong with names that are left out."""
+    collected = course.folder("submitted")
+    folders = Path(submissions) if submissions is not None else collected
+    expected = f"<student>/{assignment}/{assignment}.ipynb"
+    if not folders.is_dir():
+        raise CourseError(f"no folder {folders}; it should hold {expected}")
+    names = sorted(p.name for p in folders.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if folders.resolve() == collected.resolve():  # of all assignments: who is not in it has handed in nothing
+        names = [name for name in names if (folders / name / assignment).is_dir()]
+    excluded = course.config.CourseDirectory.get("student_id_exclude", "").split(",")
+    students = [name for name in names if name.isprintable() and name not in excluded]
+    odd = [f"left out the folder {name!a}: its name is not plain text" for name in names if not name.isprintable()]
     if not students:
-        raise CourseError(f"no submissions in {submissions}; expected <student>/{assignment}/{assignment}.ipynb")
-    _teach_gradebook(course, assignment, students)
-    marks = []
-    for number, student in enumerate(students):
-        on_student(student, number, len(students))
-        marks.append(_grade_one(course, assignment, student, submissions / student / assignment))
-    return marks
+        raise CourseError(f"no submissions in {folders}; expected {expected}")
+    return students, folders, odd
 
 
-def _teach_gradebook(course: Course, assignment: str, students: Collection[str]) -> None:
-    """Bring the gradebook's copy of the assignment up to date, without losing a mark that is not made anew now."""
-    sources = course.sources(assignment)
-    with course.gradebook() as gradebook:
-        try:
-            known = gradebook.find_assignment(assignment)
-        except MissingEntry:
-            known = None
-        if (
-            known
-            and known.submissions
-            and {n.name: _known_cells(n) for n in known.notebooks}
-            != {name: _source_cells(notebook) for name, notebook in sources.items()}
-        ):  # nbgrader refuses to change which cells there are once there are submissions
-            grades = [grade for s in known.submissions for notebook in s.notebooks for grade in notebook.grades]
-            if {s.student.id for s in known.submissions} - set(students) or any(
-                grade.manual_score is not None or grade.extra_credit is not None for grade in grades
-            ):
-                raise CourseError(
-                    f"the cells of {assignment} have changed since {course.config.CourseDirectory.db_url} got its "
-                    "marks, and some of those (manual marks, or students who are not in this folder) would be lost. "
-                    "Move the gradebook away, or grade into another folder with --data"
-                )
-            gradebook.remove_assignment(assignment)
-    with tempfile.TemporaryDirectory(prefix="course_grade_") as work:
-        generate(course, [assignment], Path(work), remember=True)
+def _options(course: Course, sandboxed: bool) -> ExecutionOptions:
+    options = ExecutionOptions(sandbox=sandboxed)
+    timeout = course.config.Execute.get("timeout", None)
+    return options if timeout is None else replace(options, cell_timeout=float(timeout))
 
 
-def _source_cells(notebook: NotebookNode) -> set[tuple[str, bool, bool, bool]]:
-    marked = [c for c in notebook.cells if is_grade(c) or is_solution(c) or is_locked(c) or is_task(c)]
-    return {(c.metadata.nbgrader.grade_id, bool(is_grade(c)), bool(is_solution(c)), bool(is_task(c))) for c in marked}
-
-
-def _known_cells(notebook) -> set[tuple[str, bool, bool, bool]]:
-    kinds = [
-        {cell.name for cell in cells} for cells in (notebook.grade_cells, notebook.solution_cells, notebook.task_cells)
-    ]
-    return {(cell.name, *(cell.name in kind for kind in kinds)) for cell in notebook.source_cells}
-
-
-def _grade_one(course: Course, assignment: str, student: str, submitted: Path) -> Mark:
-    _forget(course, assignment, student)
-    try:
-        _check(course, assignment, student, submitted)
-        _copy(submitted, course.folder("submitted", student, assignment))
-        with _kernel_environment():
-            course.nbgrader(Autograde, assignment, student)
-        cells = _read_marks(course, assignment, student)
-        course.nbgrader(GenerateFeedback, assignment, student)
-    except CourseError as error:
-        _forget(course, assignment, student)
-        return Mark(student, assignment, problem=str(error))
-    feedback = sorted(course.folder("feedback", student, assignment).glob("*.html"))
-    return Mark(student, assignment, cells=tuple(cells), feedback=tuple(feedback))
-
-
-def _forget(course: Course, assignment: str, student: str) -> None:
-    """Clear the automatic marks and remove the feedback: what cannot be graded must not keep last week's."""
-    for step in ("autograded", "feedback"):
-        folder = course.folder(step, student, assignment)
-        if folder.is_dir():
-            rmtree(str(folder))
-    with course.gradebook() as gradebook, contextlib.suppress(MissingEntry):
-        for notebook in gradebook.find_submission(assignment, student).notebooks:
-            for grade in notebook.grades:
-                grade.auto_score, grade.needs_manual_grade = None, True
-        gradebook.db.commit()
-
-
-def _check(course: Course, assignment: str, student: str, submitted: Path) -> None:
-    """Raises CourseError with the reason if nbgrader could not grade this, or would not grade all of it."""
-    if any(character in student for character in GLOB_CHARACTERS) or student != student.strip():
-        raise CourseError(f"nbgrader cannot handle the folder name {student!r} (blanks at the ends, or *, ?, [)")
-    if not submitted.is_dir():
-        raise CourseError(f"nothing submitted: no folder {student}/{assignment}")
-    for name, source in course.sources(assignment).items():
-        path = submitted / f"{name}.ipynb"
-        if path.is_symlink():
-            raise CourseError(f"{path.name} is a link, not a file")
-        if not path.is_file():
-            found = ", ".join(sorted(p.name for p in submitted.glob("*.ipynb"))) or "no notebook"
-            raise CourseError(f"{path.name} is missing (found: {found})")
-        try:
-            plain = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(plain, dict) or "cells" not in plain:
-                raise CourseError(f"{path.name} is JSON, but not a notebook of format 4")
-            cells = nbformat.reads(json.dumps(plain), as_version=4).cells
-            ids = {cell.metadata.nbgrader.grade_id for cell in cells if is_grade(cell)}
-        except ValueError as error:
-            raise CourseError(f"{path.name} is not JSON: {error}") from error
-        except (AttributeError, KeyError, TypeError, ValidationError) as error:
-            raise CourseError(f"{path.name} is not a notebook: {type(error).__name__}: {error}") from error
-        wanted = {c.metadata.nbgrader.grade_id for c in source.cells if is_grade(c)}
-        if wanted - ids:
-            raise CourseError(f"graded cells are missing from {path.name}: {', '.join(sorted(wanted - ids))}")
-        if ids - wanted:
-            surplus = ", ".join(sorted(map(str, ids - wanted)))
-            raise CourseError(f"{path.name} has graded cells that are not in the assignment (any more): {surplus}")
-
-
-def _copy(submitted: Path, target: Path) -> None:
-    """Copy regular files; a link could point to the solutions."""
-    if submitted.resolve() == target.resolve():
-        return
-    if target.exists():
-        rmtree(str(target))
-
-    def skipped(folder: str, names: list[str]) -> list[str]:
-        paths = [Path(folder, name) for name in names]
-        return [p.name for p in paths if p.is_symlink() or not (p.is_file() or p.is_dir())]
-
-    shutil.copytree(submitted, target, ignore=skipped)
-
-
-@contextlib.contextmanager
-def _kernel_environment() -> Iterator[None]:
-    """What kernels started inside inherit: one core's threads, and this environment's kernel before any other."""
-    changes = {**thread_limit(1), "COURSE_HEADLESS": "1", "JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_PATH": ""}
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _read_marks(course: Course, assignment: str, student: str) -> list[Cell]:
-    cells = []
-    with course.gradebook() as gradebook:
-        for name in course.sources(assignment):
-            path = course.folder("autograded", student, assignment) / f"{name}.ipynb"
-            for cell in filter(is_grade, nbformat.read(path, as_version=4).cells):
-                mark = gradebook.find_grade(cell.metadata.nbgrader.grade_id, name, assignment, student)
-                manual = cell.cell_type != "code" or bool(is_solution(cell))
-                if not manual and mark.auto_score is None:
-                    raise CourseError(f"nbgrader gave no mark to {mark.name}")
-                reason = "" if manual or mark.score >= mark.max_score else _reason(cell)
-                cells.append(
-                    Cell(mark.name, float(mark.score), float(mark.max_score), manual, mark.needs_manual_grade, reason)
-                )
-    return cells
-
-
-def _reason(cell: NotebookNode) -> str:
-    """Why nbgrader did not give a test cell its points; it goes through the outputs in the same order."""
-    for output in cell.outputs:
-        if output.output_type == "error":
-            return f"{output.ename}: {_first_line(output.evalue)}".removesuffix(": ")
-        if output.output_type == "stream" and output.name == "stderr":
-            return f"wrote to stderr, which costs the points: {_first_line(output.text)}"
-        if output.output_type == "execute_result":
-            return f"its last value was read as points: {_first_line(output.data.get('text/plain', ''))}"
-    return "changed by hand in the gradebook"
-
-
-def _first_line(text: str) -> str:
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    return line if len(line) <= 160 else line[:159] + "…"
+def instructors_part(course: Course, released: Path) -> Assignment:
+    """The assignment released in a folder of its name, as tasks need it: sources, released blanks, other files."""
+    assignment = released.name
+    blank = {
+        path.stem: {
+            cell.metadata.nbgrader.grade_id: cell.source
+            for cell in nbformat.read(path, as_version=4).cells
+            if is_solution(cell)
+        }
+        for path in released.glob("*.ipynb")
+    }
+    folder = course.folder("source", assignment=assignment)
+    ignore = [*course.config.CourseDirectory.get("ignore", [".ipynb_checkpoints", "*.pyc", "__pycache__"]), "*.ipynb"]
+    theirs = course.config.Autograde.get("exclude_overwriting", {}).get(assignment, [])
+    names = [Path(path).relative_to(folder).as_posix() for path in find_all_files(str(folder), ignore)]
+    return Assignment(
+        assignment,
+        {name: nbformat.writes(notebook) for name, notebook in course.sources(assignment).items()},
+        blank,
+        {name: (folder / name).read_bytes() for name in sorted(names) if name not in theirs},
+    )
 
 
 def answered(release: NotebookNode, source: NotebookNode, only: Collection[str] | None = None) -> NotebookNode:
@@ -261,31 +236,45 @@ def grade_reference(
     root: Path | str,
     chosen: Sequence[str] = (),
     data: Path | str | None = None,
-    on_assignment: Announce = lambda assignment, number, of: None,
+    workers: int | None = None,
+    announce: Announce = lambda assignment, number, of: None,
+    execute: Execute = execute_submission,
 ) -> list[Mark]:
-    """Hand in the reference solutions as student `reference` and grade them like anybody's.
+    """Hand in the reference solutions as student `reference` and grade them, with sealed tests like anybody's.
+
+    They are the instructor's own programs, so they run without the sandbox: this works on any machine.
 
     Args:
         root: the course folder.
         chosen: names of assignments; default: all.
-        data: keep gradebook and feedback here; default: a temporary folder, gone afterwards.
-        on_assignment: called with each assignment's name before it is graded, with a number and the total.
+        data: keep gradebook, results and feedback here; default: no gradebook learns of it.
+        workers: how many at a time; default: one a core.
+        announce: called with each assignment's name when its mark is there, with how many are and the total.
+        execute: what runs a normalized notebook.
     """
     course = Course.at(root)
-    marks = []
+    options = _options(course, sandboxed=False)
+    names = course.assignments(chosen)
+    marks: dict[str, Mark] = {}
     with tempfile.TemporaryDirectory(prefix="course_reference_") as temporary:
-        work = Path(temporary)
-        names = course.assignments(chosen)
-        released = generate(course, names, work / "release")
-        for number, assignment in enumerate(names):
-            on_assignment(assignment, number, len(names))
-            folder = work / "submissions" / assignment / REFERENCE / assignment
-            shutil.copytree(released / assignment, folder)
-            for name, source in course.sources(assignment).items():
-                path = folder / f"{name}.ipynb"
+        handed_in = generate(course, names, Path(temporary, REFERENCE))
+        parts = {name: instructors_part(course, handed_in / name) for name in names}
+        for name in names:
+            for stem, source in course.sources(name).items():
+                path = handed_in / name / f"{stem}.ipynb"
                 nbformat.write(answered(nbformat.read(path, as_version=4), source), path)
-            marks += grade(root, assignment, work / "submissions" / assignment, data or work / "data")
-    return marks if data else [replace(mark, feedback=()) for mark in marks]
+        if data is not None:
+            choices = Choices(Place(workers), commit=True, sandbox=False)
+            for number, name in enumerate(names):
+                [marks[name]] = grade(root, name, temporary, data, choices, execute=execute)
+                announce(name, number + 1, len(names))
+            return [marks[name] for name in names]
+        tasks = (hand_in(handed_in / name, REFERENCE, parts[name], options) for name in names)
+        with contextlib.closing(carry_out(tasks, Place(workers), execute)) as graded:
+            for task, result in graded:
+                marks[task.assignment.name] = result.mark
+                announce(task.assignment.name, len(marks), len(names))
+    return [marks[name] for name in names]
 
 
 def problems_of(mark: Mark) -> list[str]:
@@ -297,48 +286,94 @@ def problems_of(mark: Mark) -> list[str]:
     return [f"{mark.assignment}: {c.name} {c.score:g} / {c.points:g}: {c.reason}" for c in mark.failures]
 
 
+def reference_with_report(
+    root: Path,
+    chosen: Sequence[str],
+    csv_file: Path | None,
+    data: Path | None,
+    workers: int | None,
+    console: Console,
+    execute: Execute = execute_submission,
+) -> int:
+    """What `course grade --reference` does; returns its exit code: 1 unless every automatic point was reached."""
+    try:
+        with interruptible(), _progress(console) as announce:
+            marks = grade_reference(root, chosen, data, workers, announce, execute)
+    except KeyboardInterrupt:
+        console.print("interrupted")
+        return INTERRUPTED
+    show(marks, console)
+    if csv_file is not None:
+        _save_csv(marks, csv_file, console)
+    problems = [problem for mark in marks for problem in problems_of(mark)]
+    for problem in problems:
+        console.print(f"the reference fails its own test: {problem}", style="red", markup=False, soft_wrap=True)
+    return 1 if problems else 0
+
+
 def grade_with_report(
     root: Path,
-    assignment: str | None,
+    assignment: str,
     submissions: Path | None,
     csv_file: Path | None,
     data: Path | None,
+    choices: Choices,
     console: Console,
+    execute: Execute = execute_submission,
 ) -> int:
-    """What `course grade` does; returns its exit code.
+    """What `course grade ASSIGNMENT` does; returns its exit code: 1 if something could not be graded.
 
     Args:
-        root: the course folder.
-        assignment: its name; with the reference solutions, None means all.
-        submissions: the folder to grade; None: the reference solutions.
+        root, assignment, submissions, data, choices, execute: as for `grade`.
         csv_file: write the scores here, if given.
-        data: another folder for gradebook and feedback than the configured one.
         console: where to print.
 
     Raises:
         CourseError: as `grade`.
     """
-    if submissions is not None:
+    if not choices.sandbox:
         console.print(Panel(UNTRUSTED, title="untrusted code", style="red", box=box.HEAVY))
-    columns = (TextColumn("grading {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("…", total=None)
-
-        def tell(name: str, number: int, of: int) -> None:
-            bar.update(task, description=escape(name), completed=number, total=of)
-
-        if submissions is None:
-            marks = grade_reference(root, [assignment] if assignment else (), data, tell)
-        else:
-            marks = grade(root, str(assignment), submissions, data, tell)
-    show(marks, console)
+    try:
+        with interruptible(), _progress(console) as announce:
+            class_ = grade(root, assignment, submissions, data, choices, announce, execute)
+    except KeyboardInterrupt:
+        console.print("interrupted: what was graded is written; the same command with --resume goes on from there")
+        return INTERRUPTED
+    show(class_, console)
+    show_changes(class_.changed, class_.changes, class_.waiting.table, choices.commit, console)
     if csv_file is not None:
-        write_csv(marks, csv_file)
-        console.print(f"scores as CSV: {csv_file}", markup=False, highlight=False, soft_wrap=True)
-    if submissions is None:
-        problems = [problem for mark in marks for problem in problems_of(mark)]
-        for problem in problems:
-            console.print(f"the reference fails its own test: {problem}", style="red", markup=False, soft_wrap=True)
-    else:
-        problems = [mark.problem for mark in marks if mark.problem]
-    return 1 if problems else 0
+        _save_csv(class_, csv_file, console)
+    for trouble in class_.troubles:
+        console.print(trouble, style="red", markup=False, soft_wrap=True)
+    kinds = {
+        "committed": "written to the gradebook",
+        "kept": "unchanged, not graded again",
+        "waiting": "with marks that would change: not written; --resume --commit writes exactly these",
+    }
+    for kind, words in kinds.items():
+        if class_.outcome[kind]:
+            console.print(f"{class_.outcome[kind]} {words}", highlight=False, soft_wrap=True)
+    return 1 if class_.troubles or any(mark.problem for mark in class_) else 0
+
+
+def _save_csv(marks: Iterable[Mark], path: Path, console: Console) -> None:
+    write_csv(marks, path)
+    console.print(f"scores as CSV: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _progress(console: Console) -> Iterator[Announce]:
+    """A bar with the time left on a terminal; elsewhere a line after every twentieth of the class."""
+    columns = (TextColumn("grading"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    bars = Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal, speed_estimate_period=600
+    )
+    with bars:
+        bar = bars.add_task("grading", total=None)
+
+        def announce(name: str, number: int, of: int) -> None:
+            bars.update(bar, completed=number, total=of)
+            if not console.is_terminal and of > 20 and number * 20 // of > (number - 1) * 20 // of:
+                console.print(f"{number} of {of} graded", highlight=False)
+
+        yield announce

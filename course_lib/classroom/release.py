@@ -12,15 +12,17 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from nbformat import NotebookNode
 from nbgrader.converters import GenerateAssignment
+from nbgrader.utils import is_grade
 
 from course_lib.classroom.course import Course, CourseError, is_assignment
+from course_lib.classroom.seal.cells import UNSEALED, plan
 
 MARKERS = re.compile(r"(BEGIN|END)\s+(SOLUTION|HIDDEN|MARK\s+SCHEME)", re.IGNORECASE)
 SHORTEST_LEAK = 12  # characters: "return x" or "x = 0" prove nothing
@@ -33,11 +35,13 @@ class Release:
 
     Attributes:
         written: released files that changed on disk.
-        problems: drift and leaks, each naming its file; empty when all is well.
+        problems: drift, leaks, and names in tests that no cell defines, each naming its file; empty when all is well.
+        unsealed: test cells that run in the student's process, where they can be tampered with: each with its points.
     """
 
     written: list[Path]
     problems: list[str]
+    unsealed: list[str] = field(default_factory=list)
 
 
 def release(root: Path | str, chosen: Sequence[str] = (), check: bool = False) -> Release:
@@ -55,7 +59,12 @@ def release(root: Path | str, chosen: Sequence[str] = (), check: bool = False) -
     """
     course = Course.at(root)
     names = course.assignments(chosen)
-    problems, written = [], []
+    problems, written, unsealed = [], [], []
+    for name in names:
+        for notebook, source in course.sources(name).items():
+            found, open_cells = lint(source)
+            problems += [f"{notebook}.ipynb: {line}" for line in found]
+            unsealed += [f"{notebook}.ipynb: {line}" for line in open_cells]
     with tempfile.TemporaryDirectory(prefix="course_release_") as temporary:
         fresh = generate(course, names, Path(temporary))
         for name in names:
@@ -74,7 +83,17 @@ def release(root: Path | str, chosen: Sequence[str] = (), check: bool = False) -
             "bring its source back"
             for name in sorted(orphans)
         ]
-    return Release(written, problems)
+    return Release(written, problems, unsealed)
+
+
+def lint(source: NotebookNode) -> tuple[list[str], list[str]]:
+    """What is wrong with the tests of an instructor's notebook, and which of them are not sealed."""
+    cells = plan(source)
+    points = {c.metadata.nbgrader.grade_id: c.metadata.nbgrader.points for c in source.cells if is_grade(c)}
+    problems = [
+        f"the test {key} reads {', '.join(names)}, which no cell defines" for key, names in cells.unresolved.items()
+    ]
+    return problems, [f"{key} ({points[key]:g} points) is marked {UNSEALED!r}" for key in cells.unsealed]
 
 
 def generate(course: Course, names: Sequence[str], folder: Path, *, remember: bool = False) -> Path:

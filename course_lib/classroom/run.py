@@ -99,7 +99,7 @@ def run_course(request: Request, console: Console) -> int:
     names = {_shown(path, root): path for path in paths}
     outputs = _outputs(names, out, root)
     forecast = Forecast(durations(out, request.budget), 1)
-    with _interruptible(), _crew(request, len(paths)) as crew:
+    with interruptible(), _crew(request, len(paths)) as crew:
         forecast.slots = crew.slots
         run_id = uuid.uuid4().hex
         parameters = {"BUDGET": request.budget, "SEED": request.seed, "DEVICE": request.device}
@@ -276,7 +276,7 @@ def _remote_crew(client: Client, request: Request, notebooks: int) -> Crew:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """SIGTERM and a closed terminal stop a run as Ctrl-C does."""
 
     def interrupt(number: int, frame: object) -> None:

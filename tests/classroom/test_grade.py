@@ -1,15 +1,14 @@
-"""Submissions get the right scores from real nbgrader; what cannot be graded gets a reason, no 0 and no old mark."""
+"""Submissions get the right scores; what cannot be graded gets a reason, no 0 and no old mark."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
+import datetime
 import os
 import re
 import shutil
 import sqlite3
-import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -17,28 +16,39 @@ from nbformat.v4 import new_code_cell
 from rich.console import Console
 from typer.testing import CliRunner
 
+from course_lib.classroom import results
 from course_lib.classroom.cli import app
 from course_lib.classroom.course import Course, CourseError
-from course_lib.classroom.grade import answered, grade, grade_reference, problems_of
+from course_lib.classroom.execution import ExecutionOptions
+from course_lib.classroom.grade import Choices, answered, grade, grade_reference, instructors_part, problems_of
 from course_lib.classroom.release import generate, release
-from course_lib.classroom.scores import Mark, show, write_csv
+from course_lib.classroom.scores import MOST_ROWS, Cell, Mark, show, write_csv
+from course_lib.classroom.submission import Submission, hand_in, student_seed
+from course_lib.classroom.workforce import Place
+from tests.classroom.small_class import (
+    BY_HAND,
+    Graded,
+    answer,
+    automatic,
+    class_of,
+    grade_here,
+    graded_week,
+    notebook_of,
+)
+from tests.classroom.stand_in import execute_here
 from tests.classroom.tiny_course import ASSIGNMENT, ROOT, make_course, tiny_notebook, write
 
-BY_HAND = Path(__file__).parent / "submissions"
 REAL = sorted(p.name for p in (ROOT / "solutions").iterdir() if p.is_dir())
 
 
-@dataclass
-class Graded:
-    """A course, its folder of submissions, and what grading them gave."""
+@pytest.fixture(scope="module")
+def first_week(tmp_path_factory: pytest.TempPathFactory) -> Graded:
+    return graded_week(tmp_path_factory.mktemp("week"))
 
-    root: Path
-    inbox: Path
-    marks: dict[str, Mark]
 
-    @property
-    def data(self) -> Path:
-        return self.root / "classroom_data"
+@pytest.fixture
+def week(first_week, tmp_path) -> Graded:
+    return first_week.copy(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +67,7 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> Graded:
         if cell.metadata.get("nbgrader", {}).get("grade_id") in ("test_double__value", "norm"):
             cell.source = "pass"  # no norm, and a test that asks nothing
     easier.metadata.kernelspec.name = "julia-1.11"
-    easier.cells[0] = new_code_cell("import os, sys\nprint(sys.executable, os.environ['OMP_NUM_THREADS'])")
     write(notebook_of(inbox, "easier_test"), easier)
-    dies = good()
-    dies.cells.insert(2, new_code_cell("import os\nos._exit(1)"))
-    write(notebook_of(inbox, "kernel_dies"), dies)
     deleted = good()
     deleted.cells = [c for c in deleted.cells if c.metadata.get("nbgrader", {}).get("grade_id") != "test_norm__value"]
     write(notebook_of(inbox, "deleted_test"), deleted)
@@ -70,6 +76,10 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> Graded:
         3, new_code_cell("import sys\n\ndef double(x):\n    print('hm', file=sys.stderr)\n    return 2 * x")
     )
     write(notebook_of(inbox, "writes_to_stderr"), loud)
+    surrogate = good()
+    surrogate.cells.insert(1, new_code_cell("print('\\ud800')"))
+    surrogate.cells.append(new_code_cell("raise ValueError(chr(0xD800))"))
+    write(notebook_of(inbox, "surrogate"), surrogate)
 
     write(inbox / "renamed" / ASSIGNMENT / "mine (1).ipynb", good())
     (inbox / "empty" / ASSIGNMENT).mkdir(parents=True)
@@ -79,17 +89,22 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> Graded:
     write(notebook_of(inbox, "what[1]"), good())
     (inbox / "link" / ASSIGNMENT).mkdir(parents=True)
     notebook_of(inbox, "link").symlink_to(root / "solutions" / ASSIGNMENT / f"{ASSIGNMENT}.ipynb")
+    (inbox / "hard_link" / ASSIGNMENT).mkdir(parents=True)
+    os.link(root / "solutions" / ASSIGNMENT / f"{ASSIGNMENT}.ipynb", notebook_of(inbox, "hard_link"))
+    (inbox / "linked_folder").mkdir()
+    (inbox / "linked_folder" / ASSIGNMENT).symlink_to(root / "solutions" / ASSIGNMENT)
+    write(inbox / "two" / ASSIGNMENT / "a.ipynb", good())
+    write(inbox / "two" / ASSIGNMENT / "b.ipynb", good())
+    write(notebook_of(inbox, "odd_date"), good())
+    (inbox / "odd_date" / ASSIGNMENT / "timestamp.txt").write_text("yesterday, I think")
     (inbox / "good" / ASSIGNMENT / "peek").symlink_to(root / "solutions")
+    os.mkfifo(inbox / "good" / ASSIGNMENT / "pipe")
+    (inbox / "good" / ASSIGNMENT / "data").mkdir()
+    (inbox / "good" / ASSIGNMENT / "data" / "table.csv").write_text("1,2")
+    (inbox / "good" / ASSIGNMENT / f"{ASSIGNMENT}.ipynb.d.ipynb").mkdir()
+    (inbox / "good" / ASSIGNMENT / f"{ASSIGNMENT}.ipynb.d.ipynb" / "x.txt").write_text("x")
     (inbox / ".hidden").mkdir()
-    return Graded(root, inbox, {mark.student: mark for mark in grade(root, ASSIGNMENT, inbox)})
-
-
-def notebook_of(inbox: Path, student: str) -> Path:
-    return inbox / student / ASSIGNMENT / f"{ASSIGNMENT}.ipynb"
-
-
-def automatic(mark: Mark) -> tuple[float, float]:
-    return mark.score(manual=False), mark.points(manual=False)
+    return Graded(root, inbox, grade_here(root, inbox))
 
 
 @pytest.mark.parametrize(
@@ -99,6 +114,11 @@ def automatic(mark: Mark) -> tuple[float, float]:
         ("half_good", 2 + 1, ["test_norm__value"], False),
         ("blank", 0, ["test_double__value", "test_double__list", "test_norm__value"], False),
         ("easier_test", 2 + 1, ["test_norm__value"], True),  # the test was put back
+        ("deleted_test", 2 + 1 + 3, [], True),
+        ("writes_to_stderr", 2 + 1 + 3, [], True),  # which would cost the points in nbgrader
+        ("renamed", 2 + 1 + 3, [], True),
+        ("surrogate", 2 + 1 + 3, [], True),
+        ("what[1]", 2 + 1 + 3, [], True),  # a pattern, for nbgrader's own commands
     ],
 )
 def test_scores(graded, student, score, failed, needs_manual):
@@ -107,6 +127,8 @@ def test_scores(graded, student, score, failed, needs_manual):
     assert (mark.score(), mark.points()) == (score, 10)
     assert [cell.name for cell in mark.failures] == failed
     assert mark.needs_manual == needs_manual
+    assert results.find(graded.data / "results" / ASSIGNMENT, student) == mark
+    assert mark.feedback and all(path.is_file() for path in mark.feedback)
 
 
 def test_reasons_say_what_failed(graded):
@@ -114,9 +136,21 @@ def test_reasons_say_what_failed(graded):
     assert failure.reason == "AssertionError"
     assert graded.marks["blank"].failures[0].reason == "NotImplementedError"
     assert "NameError: name 'norm' is not defined" in graded.marks["easier_test"].failures[0].reason
-    stderr = graded.marks["writes_to_stderr"]
-    assert {c.name for c in stderr.failures} == {"test_double__value", "test_double__list"}
-    assert stderr.failures[0].reason == "wrote to stderr, which costs the points: hm"
+    assert any("julia" in note for note in graded.marks["easier_test"].notes)
+    assert any("test_norm__value" in note for note in graded.marks["deleted_test"].notes)
+    assert any("mine (1).ipynb" in note for note in graded.marks["renamed"].notes)
+
+
+def test_the_message_is_whole_but_no_traceback(tmp_path):
+    notebook = tiny_notebook()
+    text = "✗ t = 3: mean: got 1.2, want 1.33\n  Likely cause: √ᾱ for ᾱ. Lecture 19 §2"
+    notebook.cells[2].source = f"print('✓ the shape: (3,)')\nprint('now')\nassert double(2) == 5, {text!r}"
+    root = make_course(tmp_path, notebook)
+    shutil.copytree(BY_HAND / "half_good", root / "inbox" / "half_good")
+    cell = grade_here(root, root / "inbox")["half_good"].cells[0]
+    assert cell == Cell(
+        "test_double__value", 0.0, 2.0, False, False, f"{text.splitlines()[0]}", text, ("✓ the shape: (3,)",)
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,13 +158,13 @@ def test_reasons_say_what_failed(graded):
     [
         ("broken", rf"{ASSIGNMENT}\.ipynb is not JSON: Expecting value"),
         ("list", rf"{ASSIGNMENT}\.ipynb is JSON, but not a notebook"),
-        ("renamed", rf"{ASSIGNMENT}\.ipynb is missing \(found: mine \(1\)\.ipynb\)"),
+        ("two", rf"{ASSIGNMENT}\.ipynb is missing \(found: a\.ipynb, b\.ipynb\)"),
         ("empty", rf"{ASSIGNMENT}\.ipynb is missing \(found: no notebook\)"),
         ("nothing", f"nothing submitted: no folder nothing/{ASSIGNMENT}"),
-        ("link", rf"{ASSIGNMENT}\.ipynb is a link"),
-        ("deleted_test", "graded cells are missing .*: test_norm__value"),
-        ("kernel_dies", "DeadKernelError"),
-        ("what[1]", "cannot handle the folder name"),
+        ("link", rf"{ASSIGNMENT}\.ipynb is missing"),
+        ("hard_link", rf"{ASSIGNMENT}\.ipynb is missing"),
+        ("linked_folder", "nothing submitted"),
+        ("odd_date", "timestamp.txt holds no date: 'yesterday, I think'"),
     ],
 )
 def test_what_cannot_be_graded_has_a_reason_and_no_score(graded, student, reason):
@@ -138,6 +172,7 @@ def test_what_cannot_be_graded_has_a_reason_and_no_score(graded, student, reason
     assert re.search(reason, mark.problem)
     assert mark.cells == () and mark.feedback == ()
     assert not (graded.data / "feedback" / student).joinpath(ASSIGNMENT).exists()
+    assert not (graded.data / "autograded" / student).joinpath(ASSIGNMENT).exists()
     assert auto_scores(graded, student) <= {None}  # not in the gradebook either
 
 
@@ -152,23 +187,28 @@ def test_everybody_has_a_line_and_nobody_else(graded):
     assert list(graded.marks) == sorted(p.name for p in graded.inbox.iterdir() if p.name != ".hidden")
 
 
-def test_kernels_are_of_this_environment_and_have_one_core(graded):
-    path = graded.data / "autograded" / "easier_test" / ASSIGNMENT / f"{ASSIGNMENT}.ipynb"
-    text = nbformat.read(path, as_version=4).cells[0].outputs[0].text
-    executable, threads = text.split()
-    assert os.path.samefile(executable, sys.executable) and executable.startswith(sys.prefix)
-    assert threads == "1"
-
-
-def test_links_are_not_followed(graded):
+def test_links_and_pipes_are_left_out_and_other_files_kept(graded):
     for step in ("submitted", "autograded"):
-        assert not (graded.data / step / "good" / ASSIGNMENT / "peek").exists()
+        folder = graded.data / step / "good" / ASSIGNMENT
+        assert not (folder / "peek").exists() and not (folder / "pipe").exists()
+        assert (folder / "data" / "table.csv").read_text() == "1,2"
+    assert {note for note in graded.marks["good"].notes if "left out" in note} == {
+        "peek was left out: a link",
+        "pipe was left out: not a file (a pipe, a socket, or a device)",
+    }
+    assert any("a second name" in note for note in graded.marks["hard_link"].notes)
 
 
-def test_feedback_is_html_without_hidden_sources_of_others(graded):
-    [path] = graded.marks["half_good"].feedback
-    assert path == graded.data / "feedback" / "half_good" / ASSIGNMENT / f"{ASSIGNMENT}.html"
-    assert "AssertionError" in path.read_text()
+def test_formgrader_finds_the_executed_notebook(graded):
+    path = graded.data / "autograded" / "half_good" / ASSIGNMENT / f"{ASSIGNMENT}.ipynb"
+    cells = {c.metadata.nbgrader.grade_id: c for c in nbformat.read(path, as_version=4).cells if c.metadata}
+    assert [o.ename for o in cells["test_norm__value"].outputs] == ["AssertionError"]
+    assert path.stat().st_mode & 0o777 == 0o444
+    with graded.gradebook() as gradebook:
+        notebook = gradebook.find_submission_notebook(ASSIGNMENT, ASSIGNMENT, "blank")
+        assert {comment.name: comment.auto_comment for comment in notebook.comments} == dict.fromkeys(
+            ("double", "norm", "why"), "No response."
+        )
 
 
 def test_table_and_csv(graded, tmp_path):
@@ -180,7 +220,7 @@ def test_table_and_csv(graded, tmp_path):
     assert row["half_good"] == "3 / 10 3 / 6 1 of 3 nothing"
     assert row["good"] == "6 / 10 6 / 6 0 of 3 why"
     assert row["broken"].startswith("– – – could not grade: ")
-    assert row["test_norm__value"] == "3 of 5 NameError: name 'norm' is not defined"  # half_good, blank, easier_test
+    assert row["test_norm__value"] == "3 of 9 NameError: name 'norm' is not defined"  # half_good, blank, easier_test
 
     write_csv(marks, tmp_path / "scores" / "week1.csv")
     with (tmp_path / "scores" / "week1.csv").open(newline="") as file:
@@ -192,74 +232,72 @@ def test_table_and_csv(graded, tmp_path):
     assert (rows["broken"]["score"], rows["broken"]["test_norm__value"]) == ("", "")
 
 
-def test_last_weeks_mark_does_not_survive_but_manual_marks_do(graded, tmp_path):
-    data = tmp_path / "data"
-    shutil.copytree(graded.data, data)
-    with sqlite3.connect(data / "gradebook.db") as connection:
-        connection.execute(
-            "update grade set manual_score = 3.5 where cell_id in (select id from base_cell where name = 'why')"
-        )
-    again = Graded(graded.root, tmp_path / "inbox", {})
-    for student in ("good", "half_good"):
-        write(notebook_of(again.inbox, student), nbformat.read(notebook_of(BY_HAND, "good"), as_version=4))
-    notebook_of(again.inbox, "good").write_text("{")
-    good, half_good = grade(graded.root, ASSIGNMENT, again.inbox, data)
-    assert "is not JSON" in good.problem
-    assert not (data / "feedback" / "good" / ASSIGNMENT).exists()
-    with sqlite3.connect(data / "gradebook.db") as connection:
-        rows = connection.execute(
-            """select g.auto_score, g.manual_score from grade g join submitted_notebook n on g.notebook_id = n.id
-               join submitted_assignment a on n.assignment_id = a.id where a.student_id = 'good'"""
-        ).fetchall()
-    assert sorted(rows, key=str) == [(None, 3.5), (None, None), (None, None), (None, None)]
-    assert (half_good.score(), half_good.needs_manual) == (6 + 3.5, True)  # an answer changed: look at it again
+# --- seeds, keys, tables, commands --------------------------------------------------------------------------------
 
 
-def test_a_changed_assignment_reaches_the_gradebook(graded, tmp_path):
-    root = make_course(tmp_path / "course", tiny_notebook())
-    shutil.copytree(graded.data, root / "classroom_data")
-    inbox = tmp_path / "inbox"
-    shutil.copytree(BY_HAND / "half_good", inbox / "half_good")
+def test_seeds_differ_and_stay(week):
+    seeds = {(s, a): student_seed(s, a) for s in ("ada", "bob", "ad") for a in ("a01", "a02", "aa01")}
+    assert len(set(seeds.values())) == 9 and max(seeds.values()) < 2**32
+    assert student_seed("ada", "a01") == 3434182905
 
-    stricter = tiny_notebook()  # same cells, other points and another test
-    stricter.cells[2].metadata.nbgrader.points = 7
-    stricter.cells[5].source = "assert norm([3, 4]) == 7"
-    write(root / "solutions" / ASSIGNMENT / f"{ASSIGNMENT}.ipynb", stricter)
-    [mark] = grade(root, ASSIGNMENT, inbox)
-    assert automatic(mark) == (7 + 1 + 3, 11)
 
-    fewer = tiny_notebook()
-    del fewer.cells[3]
-    write(root / "solutions" / ASSIGNMENT / f"{ASSIGNMENT}.ipynb", fewer)
-    with pytest.raises(CourseError, match="would be lost"):  # other students have marks of the old version
-        grade(root, ASSIGNMENT, inbox)
-    everybody = tmp_path / "everybody"
-    with sqlite3.connect(root / "classroom_data" / "gradebook.db") as connection:
-        known = {name for (name,) in connection.execute("select student_id from submitted_assignment")}
-    for student in known - {"half_good"}:
-        (everybody / student).mkdir(parents=True)
-    shutil.copytree(BY_HAND / "half_good", everybody / "half_good")
-    shutil.copytree(BY_HAND / "half_good", everybody / "up_to_date")
-    path = notebook_of(everybody, "up_to_date")
-    notebook = nbformat.read(path, as_version=4)
-    del notebook.cells[3]
-    write(path, notebook)
-    marks = {mark.student: mark for mark in grade(root, ASSIGNMENT, everybody)}
-    assert automatic(marks["up_to_date"]) == (2, 5)
-    assert "not in the assignment (any more): test_double__list" in marks["half_good"].problem
+def test_the_key_covers_all_that_a_mark_depends_on(week):
+    task = a_task(week)
+    key = task.key
+    assert a_task(week).key == key
+    assert a_task(week, options=ExecutionOptions(sandbox=True)).key != key
+    other = dataclasses.replace(task.assignment, files={"table.csv": b""})
+    assert hand_in(week.inbox / "good" / ASSIGNMENT, "good", other, task.options).key != key
+    assert hand_in(week.inbox / "good" / ASSIGNMENT, "god", task.assignment, task.options).key != key
+    answer(week, "good", "why", "Because.")
+    assert a_task(week).key != key
+
+
+def a_task(week: Graded, options: ExecutionOptions | None = None) -> Submission:
+    course = Course.at(week.root)
+    ours = instructors_part(course, generate(course, [ASSIGNMENT], week.root / "released") / ASSIGNMENT)
+    return hand_in(week.inbox / "good" / ASSIGNMENT, "good", ours, options or ExecutionOptions(sandbox=False))
+
+
+def test_large_and_many_files_are_refused(week):
+    folder = week.inbox / "good" / ASSIGNMENT
+    with (folder / "large.bin").open("wb") as file:
+        file.truncate(51 * 2**20)
+    task = a_task(week)
+    assert "large.bin was left out: larger than 50 MiB" in task.notes and "large.bin" not in task.files
+    for number in range(5):
+        with (folder / f"{number}.bin").open("wb") as file:
+            file.truncate(45 * 2**20)
+    assert "holds more than 200 MiB" in a_task(week).problem
+    for path in folder.glob("*.bin"):
+        path.unlink()
+    for number in range(2001):
+        (folder / f"{number}.txt").touch()
+    assert "holds more than 2000 files" in a_task(week).problem
+
+
+def test_a_large_class_is_summed_up():
+    cells = (Cell("test_f", 1.0, 2.0, False, False, "AssertionError: no"), Cell("why", 0.0, 4.0, True, True, ""))
+    marks = [Mark(f"s{i:04d}", "a01", cells=cells, penalty=float(i % 2)) for i in range(MOST_ROWS)]
+    marks += [Mark("broken", "a01", problem="not JSON")] * 30
+    console = Console(record=True, width=120)
+    show(iter(marks), console)
+    text = console.export_text()
+    assert f"{MOST_ROWS} of {MOST_ROWS + 30} submissions graded, mean 50.0% of the automatic points" in text
+    assert f"to mark by hand: {MOST_ROWS}; with a penalty for lateness: {MOST_ROWS // 2}" in text
+    assert text.count("could not grade broken: not JSON") == 20 and "10 more" in text
+    assert f"{MOST_ROWS} of {MOST_ROWS}" in text and "AssertionError: no" in text
 
 
 def test_reference_must_reach_every_automatic_point(tmp_path):
     notebook = tiny_notebook()
-    notebook.cells[3].source += "\n0.25"  # nbgrader reads a last value as points
     notebook.cells[5].source = "assert norm([3, 4]) == 6, 'wrong key'"
     root = make_course(tmp_path, notebook)
-    [mark] = grade_reference(root)
-    assert problems_of(mark) == [
-        f"{ASSIGNMENT}: test_double__list 0.25 / 1: its last value was read as points: 0.25",
-        f"{ASSIGNMENT}: test_norm__value 0 / 3: AssertionError: wrong key",
-    ]
+    [mark] = grade_reference(root, execute=execute_here)
+    assert problems_of(mark) == [f"{ASSIGNMENT}: test_norm__value 0 / 3: AssertionError: wrong key"]
     assert not (root / "assignments").exists() and not (root / "classroom_data" / "gradebook.db").exists()
+    [kept] = grade_reference(root, data=tmp_path / "data", execute=execute_here)
+    assert automatic(kept) == (3, 6) and (tmp_path / "data" / "gradebook.db").is_file()
 
 
 def test_bad_requests_are_answered(graded, tmp_path):
@@ -271,14 +309,26 @@ def test_bad_requests_are_answered(graded, tmp_path):
         grade(graded.root, ASSIGNMENT, tmp_path)
 
 
-def test_command_line(graded, tmp_path, monkeypatch):
+def test_by_default_what_nbgrader_collected_is_graded_where_it_is(week):
+    submitted = week.data / "submitted"
+    (submitted / "of_another_assignment" / "a91_other").mkdir(parents=True)
+    (submitted / "good" / ASSIGNMENT / "timestamp.txt").write_text("2026-09-05 12:00:00 UTC")
+    before = {path: path.stat().st_mtime_ns for path in submitted.rglob("*")}
+    class_ = class_of(week.root, None, commit=True)
+    assert {mark.student: mark.problem for mark in class_} == {"good": "", "half_good": ""}
+    assert {path: path.stat().st_mtime_ns for path in submitted.rglob("*")} == before
+    with week.gradebook() as gradebook:
+        assert gradebook.find_submission(ASSIGNMENT, "good").timestamp == datetime.datetime(2026, 9, 5, 12)
+
+
+def test_command_line(tmp_path, monkeypatch):
     root = make_course(tmp_path / "course")
     for folder in ("lectures", "course_lib"):
         (root / folder).mkdir()
     monkeypatch.chdir(root)
     shutil.copytree(BY_HAND / "half_good", root / "inbox" / "half_good")
-    shutil.copytree(graded.data, tmp_path / "private")
     command = ["grade", "a90", "--submissions", "inbox", "--data", str(tmp_path / "private"), "--csv", "scores.csv"]
+    command += ["--no-sandbox", "--workers", "1"]
     fine = CliRunner().invoke(app, command)
     assert fine.exit_code == 0, fine.output
     assert "WITHOUT A SANDBOX" in fine.output and "3 / 10" in fine.output
@@ -289,7 +339,7 @@ def test_command_line(graded, tmp_path, monkeypatch):
     shutil.rmtree(root / "inbox" / "half_good")
     failed = CliRunner().invoke(app, command)
     assert failed.exit_code == 1 and "could not grade" in failed.output and "WITHOUT A SANDBOX" in failed.output
-    for wrong in (["grade"], ["grade", "a90"], ["grade", "a90", "--submissions", "inbox", "--reference"]):
+    for wrong in (["grade"], ["grade", "a90", "--submissions", "inbox", "--reference"]):
         assert CliRunner().invoke(app, wrong).exit_code == 2
     assert CliRunner().invoke(app, ["grade", "a99", "--submissions", "inbox"]).exit_code == 1
 
@@ -318,7 +368,8 @@ def test_real_assignment_good_half_good_and_blank(assignment, tmp_path):
     for student, only in {"good": None, "half_good": filled, "blank": []}.items():
         write(tmp_path / "inbox" / student / assignment / f"{assignment}.ipynb", answered(released, source, only))
 
-    marks = {mark.student: mark for mark in grade(ROOT, assignment, tmp_path / "inbox", tmp_path / "data")}
+    class_ = grade(ROOT, assignment, tmp_path / "inbox", tmp_path / "data", Choices(Place(1), sandbox=False))
+    marks = {mark.student: mark for mark in class_}
     assert {mark.problem for mark in marks.values()} == {""}
     full = sum(points.values())
     expected = sum(p for test, p in points.items() if test.removeprefix("test_").split("__")[0] in filled)
