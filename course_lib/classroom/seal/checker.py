@@ -138,7 +138,7 @@ class Checker:
         for leaf, tensor in parcel.parameters.items():
             self._shared[leaf], self._last[leaf] = tensor, tensor.detach().clone()
 
-    def _exchange(self, head: dict, buffers: Sequence[bytes]) -> tuple[dict, list[bytearray]]:
+    def _exchange(self, head: dict, buffers: Sequence[bytes]) -> tuple[dict, list[memoryview]]:
         self._sent += 1
         number = self._sent
         self.frames.send(head | {"number": number}, buffers)
@@ -157,7 +157,7 @@ class Checker:
             raise _raised(reply["error"])
         return reply, received
 
-    def _decode(self, head: dict, buffers: list[bytearray]) -> Any:
+    def _decode(self, head: dict, buffers: list[memoryview]) -> Any:
         try:
             return self._value_of(head, buffers)
         except NotPlain as error:
@@ -167,7 +167,7 @@ class Checker:
             self.odd.append(f"an answer that is nonsense ({type(error).__name__})")
             raise StudentError(f"what came back is nonsense ({type(error).__name__})") from error
 
-    def _value_of(self, head: dict, buffers: list[bytearray]) -> Any:
+    def _value_of(self, head: dict, buffers: list[memoryview]) -> Any:
         arrays = Decoder(buffers, lambda described: None)
         values = [arrays.array(d) for d in head["outgoing"]]
         joined: tuple[Tensor, ...] = ()
@@ -228,7 +228,7 @@ class Checker:
 
     # ---------------------------------------------------------------- answering
 
-    def _serve(self, head: dict, buffers: list[bytearray]) -> None:
+    def _serve(self, head: dict, buffers: list[memoryview]) -> None:
         """The student's code uses an object of the test."""
         try:
             with torch.set_grad_enabled(bool(head.get("grad"))):

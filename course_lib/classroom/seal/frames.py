@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import struct
@@ -39,7 +40,7 @@ class Frames:
         except OSError as error:
             raise Closed(f"the other process is gone ({error})") from error
 
-    def receive(self) -> tuple[object, list[bytearray]]:
+    def receive(self) -> tuple[object, list[memoryview]]:
         """Read one message. Raises Closed for the end of the stream and for nonsense, TimeoutError as set."""
         head_size, count = _SIZES.unpack(self._exactly(_SIZES.size))
         if head_size > LARGEST_HEAD or count > MOST_BUFFERS:
@@ -51,7 +52,9 @@ class Frames:
         sizes = struct.unpack(f"!{count}Q", self._exactly(8 * count))
         if sum(sizes) > self.largest:
             raise Closed(f"a message of {sum(sizes) >> 20} MiB; {self.largest >> 20} MiB are allowed")
-        return head, [self._exactly(size) for size in sizes]
+        body = memoryview(self._exactly(sum(sizes)))
+        ends = list(itertools.accumulate(sizes))
+        return head, [body[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
     def close(self) -> None:
         self.stream.close()

@@ -42,18 +42,18 @@ class Packer(pickle.Pickler):
         return self.file.getvalue()
 
     def persistent_id(self, obj: Any) -> object:  # the name is pickle's
+        if type(obj) in _BUILTIN:
+            return None
         if isinstance(obj, Tensor):
             return ("tensor", self._tensor(obj))
         if isinstance(obj, type):
             return ("class", obj.__name__) if obj.__module__ == "__main__" else None
-        if isinstance(obj, (int, float, str, bytes, list, tuple, dict, set, type(None))) and type(obj) in _BUILTIN:
-            return None
         if self._by_value(obj):
             return None
         return self._keep(obj)
 
 
-_BUILTIN = (bool, int, float, str, bytes, list, tuple, dict, set, type(None))
+_BUILTIN = frozenset((bool, int, float, str, bytes, list, tuple, dict, set, type(None)))
 
 
 class Unpacker(pickle.Unpickler):

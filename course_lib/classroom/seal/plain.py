@@ -79,12 +79,13 @@ class Encoder:
 
     def array(self, tensor: Tensor) -> dict:
         """Description of a tensor's numbers, which become a buffer."""
-        tensor = tensor.detach().cpu()
+        tensor = tensor.detach()
         if tensor.layout is not torch.strided:
             tensor = tensor.to_dense()
-        flat = tensor.resolve_conj().resolve_neg().flatten().clone(memory_format=torch.contiguous_format)
-        flat = flat.view(torch.uint8) if len(flat) else torch.empty(0, dtype=torch.uint8)
-        self.buffers.append(flat.numpy().tobytes())
+        data = tensor.resolve_conj().resolve_neg().contiguous()
+        if data.dtype is torch.bfloat16:  # numpy has none
+            data = data.view(torch.int16)
+        self.buffers.append(data.numpy(force=True).tobytes())
         dtype = str(tensor.dtype).removeprefix("torch.")
         return {"k": "tensor", "v": len(self.buffers) - 1, "dtype": dtype, "shape": list(tensor.shape)}
 
@@ -100,7 +101,7 @@ class Decoder:
 
     def __init__(
         self,
-        buffers: list[bytearray],
+        buffers: list[memoryview],
         reference: Callable[[dict], Any],
         notebook: Callable[[str], type | None] = lambda name: None,
     ) -> None:
