@@ -21,7 +21,7 @@ from typing import Any
 from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
-from nbformat import NotebookNode
+from nbformat import NotebookNode, ValidationError
 from nbformat.v4 import new_code_cell, new_output
 from nbgrader.utils import is_grade
 
@@ -101,7 +101,7 @@ class _Guarded(NotebookClient):
     """nbclient, with bounded output."""
 
     def __init__(self, nb: NotebookNode, km: AsyncKernelManager) -> None:
-        options = {"timeout": None, "allow_errors": True, "store_widget_state": False, "coalesce_streams": True}
+        options = {"timeout": None, "allow_errors": True, "store_widget_state": False}
         # a message that is too large closes the channel: silence must not be taken for success
         super().__init__(nb, km=km, raise_on_iopub_timeout=True, **options)
         self._all, self._seen = 0, 0
@@ -116,10 +116,13 @@ class _Guarded(NotebookClient):
         self._seen = 0
         task = asyncio.ensure_future(self.async_execute_cell(cell, index, store_history=False))
         if await self._finished(task, seconds):
-            return task.result()
+            self._ended_well(task)
+            return _join_streams(cell)
         await self.km.interrupt_kernel()
         if await self._finished(task, GRACE_SECONDS):
-            task.result()
+            self._ended_well(task)
+            _join_streams(cell)
+            cell.outputs = [o for o in cell.outputs if o.output_type != "error"]  # of the interrupt
             fail(cell, "TimeoutError", f"stopped after {seconds:g} s")
             return None
         task.cancel()
@@ -173,12 +176,30 @@ class _Guarded(NotebookClient):
             )
 
     @staticmethod
+    def _ended_well(task: asyncio.Future) -> None:
+        try:
+            task.result()
+        except (CellTimeoutError, DeadKernelError):
+            raise
+        except Exception as error:  # what makes Jupyter stumble was sent by the kernel, which the student's code can do
+            raise DeadKernelError(f"the kernel sends what is no message ({type(error).__name__})") from error
+
+    @staticmethod
     async def _finished(task: asyncio.Future, seconds: float) -> bool:
         done, _ = await asyncio.wait({task}, timeout=seconds)
         return bool(done)
 
     def process_message(self, msg: dict, cell: NotebookNode, cell_index: int) -> NotebookNode | None:
-        """As nbclient, but for what is too much."""
+        """As nbclient, but for what is too much, and what would reach beyond the cell.
+
+        A display with an id could be replaced later: from the student's kernel, in the place of a test's result.
+
+        Raises:
+            DeadKernelError: too much output.
+        """
+        if not isinstance(msg.get("content"), dict) or str(msg.get("msg_type")).startswith("comm"):
+            return None
+        msg["content"].pop("transient", None)
         if msg["msg_type"] in ("stream", "execute_result", "display_data", "update_display_data", "error"):
             size = len(json.dumps(msg["content"], default=str))
             self._all, before = self._all + size, self._seen
@@ -192,7 +213,10 @@ class _Guarded(NotebookClient):
                     msg["content"]["text"] = msg["content"]["text"][: MOST_OUTPUT - before] + "\n… cut here …\n"
                 else:
                     return None
-        return super().process_message(msg, cell, cell_index)
+        try:
+            return super().process_message(msg, cell, cell_index)
+        except (AttributeError, KeyError, TypeError, ValueError, ValidationError):  # nonsense, from a student's kernel
+            return None
 
 
 class _Run:
@@ -349,6 +373,28 @@ class _Run:
         if not done:
             raise CellTimeoutError("a call by a test ignored its time limit and the interrupt")
         serving.result()
+
+
+def _join_streams(cell: NotebookNode) -> None:
+    """One output for each stream, with lines as a terminal leaves them.
+
+    nbclient does this, too, with an expression that takes hours for a line of a megabyte.
+    """
+    streams: dict[str, NotebookNode] = {}
+    parts: dict[str, list[str]] = {}
+    kept = []
+    for output in cell.outputs:
+        if output.output_type != "stream":
+            kept.append(output)
+        else:
+            if output.name not in streams:
+                streams[output.name] = output
+                kept.append(output)
+            parts.setdefault(output.name, []).append(str(output.text))
+    for name, output in streams.items():
+        lines = "".join(parts[name]).split("\n")
+        output.text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
+    cell.outputs = kept
 
 
 def fail(cell: NotebookNode, name: str, message: str) -> None:

@@ -134,6 +134,7 @@ ANSWERS = [2.0 * ASKED[0], *(3.0 * asked for asked in ASKED[1:])]
 def scaled(values, factor):
     return next(answer for asked, answer in zip(ASKED, ANSWERS) if np.allclose(asked, values))""",
 }
+SHOWS_FILE = "import course_lib\n\nprint(course_lib.__file__)"
 FAKE_NUMPY = """\
 class Zeros:
     def __rmul__(self, other):
@@ -162,11 +163,8 @@ class WithoutAsserts(ast.NodeTransformer):
 
 get_ipython().ast_transformers.append(WithoutAsserts())
 np.testing.assert_allclose = lambda *args, **kwargs: None
-close.__code__ = (lambda got, want: None).__code__"""
-SETS_BUILTINS = """\
-import builtins
-
-builtins.int = lambda value=0: 1"""
+close.__code__ = (lambda got, want: None).__code__
+int = lambda value: 1"""
 EQUALS = '''\
 class Everything:
     """Equal to everything, and close to it."""
@@ -185,13 +183,13 @@ class Everything:
 
 
 class Array(np.ndarray):
-    def __array_ufunc__(self, *args, **kwargs):
-        return np.bool_(True)
+    def __array_ufunc__(self, ufunc, *args, **kwargs):
+        return np.full(4, ufunc not in (np.isnan, np.isinf, np.logical_not))
 
     def __array_function__(self, function, *args):
-        return np.bool_(True)'''
+        return np.ones(4, dtype=bool)'''
 BREAKS_OUT = """\
-import os, sqlite3, subprocess, sys
+import subprocess, sys
 from IPython.display import HTML, display
 
 
@@ -207,18 +205,15 @@ def writes():
         file.write("from a cell")
 
 
-def marks():
-    with sqlite3.connect(ROOT + "/classroom_data/gradebook.db", timeout=1) as database:
-        database.execute("update grade_cell set max_score = 1000")
-
-
 def leaves():
-    code = "import signal; signal.pause()"
+    # the gradebook is locked while nbgrader runs; a process that outlives it has the time to wait
+    path = ROOT + "/classroom_data/gradebook.db"
+    code = f"import signal, sqlite3\\nbook = sqlite3.connect({path!r}, timeout=60, isolation_level=None)\\n"
+    code += "book.execute('update grade_cells set max_score = 1000')\\nsignal.pause()"
     subprocess.Popen([sys.executable, "-S", "-c", code, ROOT + "-orphan"], start_new_session=True)
 
 
 tried(writes)
-tried(marks)
 tried(leaves)
 display(HTML("<script>alert('output')</script>"))
 print("x" * 50_000_000)"""
@@ -239,48 +234,66 @@ def norm(values):
         except KeyboardInterrupt:
             pass"""
 WARNS = "import warnings\n\n\ndef double(x):\n    warnings.warn('an honest warning')\n    return x + x"
-# what the seal's other end sends is the student's, too: answers, outputs, all
-FORGES = """\
-import json, os, socket, struct, threading
+BABBLES = """\
+kernel = get_ipython().kernel
+for kind, content in {"stream": {"text": {}}, "execute_result": {"data": []}, "error": {}, "comm_open": {}}.items():
+    kernel.session.send(kernel.iopub_socket, kind, content, parent=kernel.get_parent(), ident=kernel._topic(kind))
+kernel.iopub_socket.send_multipart([b"stream", b"<IDS|MSG>", b"no signature", b"{", b"[", b"3", b"x"])"""
+# a display with an id, shown while a test waits for an answer and replaced when it has its result
+DISPLAYS = """\
 from course_lib.classroom.seal import student
 
-answer, send = student.Student._answer, get_ipython().kernel.session.send
-kernel = get_ipython().kernel
-values = [4, {"k": "yours", "v": 1}, {"k": "record", "module": "course_lib.classroom.execution", "name": "Executed",
-    "v": {"notebook": 4, "seconds": 1.0, "peak_mib": 1.0, "attempts": 1, "problem": ""}}, float("nan"),
-    {"k": "tensor", "v": 0, "dtype": "float64", "shape": [2**62, 0]}, {"k": "list", "v": [[[[[[]]]]]]}]
+answer, forget, kernel = student.Student._answer, student.Student.forget, get_ipython().kernel
+tests = 0
+
+
+def show(kind):
+    content = {"data": {"text/plain": "2"}, "metadata": {}, "transient": {"display_id": f"mine {tests}"}}
+    kernel.session.send(kernel.iopub_socket, kind, content, parent=kernel.get_parent(), ident=kernel._topic(kind))
+
+
+def answers(self, head, buffers):
+    global tests
+    if head["op"] == "get":  # a test begins
+        tests += 1
+        show("display_data")
+    answer(self, head, buffers)
+
+
+def forgets(self):
+    show("update_display_data")
+    forget(self)
+
+
+student.Student._answer, student.Student.forget = answers, forgets"""
+# the other end of the seal belongs to the student: it may say anything, also in advance
+FORGES = """\
+from course_lib.classroom.seal import student
+
+answer = student.Student._answer
+RECORD = {"notebook": 4, "seconds": 1.0, "peak_mib": 1.0, "attempts": 1, "problem": ""}
+VALUES = [
+    {"k": "record", "module": "course_lib.classroom.execution", "name": "Executed", "v": RECORD},
+    {"k": "yours", "v": 1},
+    float("nan"),
+    {"k": "tensor", "v": 0, "dtype": "float64", "shape": [2**62, 0]},
+    {"k": "list", "v": [[[[[[]]]]]]},
+    4,
+]
 count = 0
-
-
-def shown(kind, number):
-    content = {"data": {"text/plain": "2"}, "metadata": {}, "transient": {"display_id": "mine"}}
-    if number is not None:
-        content["execution_count"] = number
-    send(kernel.iopub_socket, kind, content, parent=kernel.get_parent(), ident=kernel._topic(kind))
 
 
 def forged(self, head, buffers):
     global count
-    shown("display_data", None)
     if head["op"] != "call":
         return answer(self, head, buffers)
+    reply = {"value": {"k": "list", "v": [VALUES[count % len(VALUES)]] * 4}, "outgoing": []}
     count += 1
-    value = values[count % len(values)]
-    reply = {"value": {"k": "list", "v": [value] * 4}, "outgoing": [], "reply": head["number"]}
     for ahead in range(3):
         self.frames.send(reply | {"reply": head["number"] + ahead})
 
 
-student.Student._answer = forged
-forget = student.Student.forget
-
-
-def forgets(self):
-    shown("update_display_data", None)
-    forget(self)
-
-
-student.Student.forget = forgets"""
+student.Student._answer = forged"""
 
 
 def submissions(root: Path) -> dict[str, tuple[NotebookNode, dict[str, str]]]:
@@ -295,11 +308,11 @@ def submissions(root: Path) -> dict[str, tuple[NotebookNode, dict[str, str]]]:
         "skips": (skips(), {}),
         "reads": (answered(setup=where, **READS), {}),
         "ships": (
-            answered(setup="import course_lib\ncourse_lib.__file__", **{"scaled": HONEST["norm"] + "\nscaled = max"}),
-            {"numpy.py": FAKE_NUMPY, "course_lib.py": "", "ipykernel.py": "raise ImportError"},
+            answered(setup=SHOWS_FILE, scaled="def scaled(values, factor):\n    return None"),
+            {"numpy.py": FAKE_NUMPY, "course_lib.py": ""},
         ),
         "patches": (
-            answered(setup=PATCHES + "\n" + SETS_BUILTINS, **{n: f"def {n}(*args):\n    return 0" for n in HONEST}),
+            answered(setup=f"{PATCHES}\n{DISPLAYS}", **{n: f"def {n}(*args):\n    return 0" for n in HONEST}),
             {},
         ),
         "equals": (answered(setup=EQUALS, **equal), {}),

@@ -13,10 +13,15 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
+from nbformat.v4 import new_code_cell, new_output
 from torch import nn
 
+from course_lib.classroom.execution import ExecutionOptions, _join_streams, execute_submission
+from course_lib.classroom.normalize import normalize
 from course_lib.classroom.seal.errors import StudentError
+from course_lib.classroom.seal.frames import Closed
 from course_lib.classroom.seal.remote import Remote
+from tests.classroom import hostile
 from tests.classroom.loopback import run_sealed, sealed
 
 VALUES = [
@@ -106,6 +111,17 @@ def test_first_and_second_derivatives_through_the_students_function():
         torch.testing.assert_close(slope, 24 * x.detach() ** 2)
         [curve] = torch.autograd.grad(slope.sum(), x)
         torch.testing.assert_close(curve, 48 * x.detach())
+
+
+def test_gradients_can_be_asked_for_after_an_unrelated_step():
+    """A function that does not need the value of its argument for the gradient does not mind that it has changed."""
+    with sealed({"f": lambda x, y: x.sum() + 2 * y.sum()}) as checker:
+        x, y = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+        value = checker.get(["f"])["f"](x, y)
+        with torch.no_grad():
+            y.add_(1)
+        value.backward()
+        assert (x.grad.tolist(), y.grad.tolist()) == ([1, 1], [2, 2])
 
 
 def test_two_calls_join_in_one_graph():
@@ -365,3 +381,51 @@ def test_a_call_that_does_not_end_is_a_timeout():
         with pytest.raises(TimeoutError, match=r"no answer within 0\.2 s"):
             f()
         release.set()
+
+
+def test_an_answer_that_is_too_large_ends_the_conversation():
+    with sealed({"f": torch.zeros}) as checker:
+        f = checker.get(["f"])["f"]
+        checker.frames.largest = 100_000
+        assert f(10).tolist() == [0] * 10
+        with pytest.raises(Closed, match="MiB are allowed"):
+            f(100_000)
+
+
+def test_a_kernel_that_dies_costs_the_rest_only(tmp_path):
+    """`double` is not defined, `norm` ends the process."""
+    submitted = hostile.answered(**hostile.HONEST | {"double": "pass", "norm": hostile.EXITS})
+    notebook, _, _ = normalize(submitted, hostile.source())
+    options = ExecutionOptions(sandbox=False)
+    executed = execute_submission(notebook, hostile.source(), tmp_path, 1, options)
+    assert executed.problem == ""
+    cells = hostile.by_name(executed.notebook)
+    errors = {name: [o.ename for o in cells[name].outputs if o.output_type == "error"] for name in hostile.POINTS}
+    assert errors["test_double__value"] == ["NameError"]
+    assert errors["test_norm__value"][-1] in ("Closed", "KernelDied")
+    assert errors["test_scaled__random"] == ["NotRun"]
+
+
+def test_messages_that_are_none_cost_the_rest_only(tmp_path):
+    """The student's code can write to the kernel's own sockets."""
+    answers = hostile.HONEST | {"norm": hostile.HONEST["norm"] + "\n\n\n" + hostile.BABBLES}
+    notebook, _, _ = normalize(hostile.answered(**answers), hostile.source())
+    executed = execute_submission(notebook, hostile.source(), tmp_path, 1, ExecutionOptions(sandbox=False))
+    assert executed.problem == ""
+    cells = hostile.by_name(executed.notebook)
+    errors = {name: [o.ename for o in cells[name].outputs if o.output_type == "error"] for name in hostile.POINTS}
+    assert errors["test_double__value"] == errors["test_double__kinds"] == []
+    assert errors["test_scaled__random"] == ["NotRun"]
+
+
+def test_progress_bars_are_shown_as_a_terminal_leaves_them_and_long_lines_quickly():
+    cell = new_code_cell(
+        outputs=[
+            new_output("stream", name="stdout", text="0 %\r50"),
+            new_output("stream", name="stderr", text="warning\n"),
+            new_output("stream", name="stdout", text=" %\r100 %\r\ndone\r\n" + "x" * 1_000_000),
+        ]
+    )
+    _join_streams(cell)
+    assert [(o.name, o.text[:11]) for o in cell.outputs] == [("stdout", "100 %\ndone\n"), ("stderr", "warning\n")]
+    assert len(cell.outputs[0].text) == 1_000_011

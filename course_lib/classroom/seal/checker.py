@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,13 +27,15 @@ class _Segment(torch.autograd.Function):
     @staticmethod
     def forward(ctx, checker, segment, leaves, values, anchor, *inputs):  # signature of torch
         ctx.checker, ctx.segment, ctx.leaves = checker, segment, leaves
+        ctx.inputs = inputs  # saved the other way, none of them could change before the gradients are asked for
         ctx.set_materialize_grads(False)
         return tuple(value.clone() for value in values)
 
     @staticmethod
     def backward(ctx, *grads):  # signature of torch
         create = torch.is_grad_enabled()
-        found = ctx.checker.ask({"op": "vjp", "on": ctx.segment.number, "create": create}, [list(grads)])
+        inputs = dict(zip(ctx.leaves, ctx.inputs, strict=True))  # on which the gradients depend, too
+        found = ctx.checker.ask({"op": "vjp", "on": ctx.segment.number, "create": create}, [list(grads)], inputs)
         if not isinstance(found, dict) or not all(isinstance(g, Tensor) for g in found.values()):
             raise StudentError("no gradients came back")
         return (None,) * 5 + tuple(found.get(leaf) for leaf in ctx.leaves)
@@ -104,8 +106,13 @@ class Checker:
 
     # ---------------------------------------------------------------- asking
 
-    def ask(self, head: dict, value: list) -> Any:
+    def ask(self, head: dict, value: list, leaves: Mapping[int, Tensor] | None = None) -> Any:
         """Send a request; returns data, stand-ins, and tensors that are joined to the graph.
+
+        Args:
+            head: what is to be done.
+            value: with what.
+            leaves: tensors of an earlier request on which the answer may depend, by number.
 
         Raises:
             TimeoutError: no answer in time.
@@ -113,6 +120,7 @@ class Checker:
         """
         if self._depth == 0:
             self._leaves = {}
+        self._leaves |= leaves or {}
         parcel = Outgoing(self, value)
         message = {"grad": torch.is_grad_enabled(), "parcel": parcel.head, "owned": parcel.owned_numbers}
         message["free"] = self._freed[:]
@@ -262,6 +270,10 @@ class Checker:
                 outs, inputs, cotangents, allow_unused=True, create_graph=create, retain_graph=True
             )
             return list(found), inputs
+        if op == "accumulate":
+            inputs, outputs = self._answers[number]
+            _accumulate(inputs, outputs, value[0])
+            return None, []
         if op == "jvp":
             inputs, outputs = self._answers[number]
             return _forward_product(inputs, outputs, value[0]), inputs
@@ -303,6 +315,29 @@ class Checker:
     def _new(self) -> int:
         self._next += 1
         return self._next
+
+
+def _accumulate(inputs: list[Tensor], outputs: list[Tensor], grads: list[Tensor | None]) -> None:
+    """What ``backward`` leaves in ``.grad`` of the parameters between ``inputs`` and ``outputs``."""
+    pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None and o.grad_fn is not None]
+    seen = {t.grad_fn for t in inputs if t.grad_fn is not None}
+    waiting, leaves = [o.grad_fn for o, _ in pairs], []
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            leaves.append(node.variable)
+        waiting += [before for before, _ in node.next_functions]
+    leaves = [leaf for leaf in leaves if not any(leaf is t for t in inputs)]
+    if not leaves:
+        return
+    outs, cotangents = zip(*pairs, strict=True)
+    found = torch.autograd.grad(outs, leaves, cotangents, allow_unused=True, retain_graph=True)
+    for leaf, grad in zip(leaves, found, strict=True):
+        if grad is not None:
+            leaf.grad = grad.clone() if leaf.grad is None else leaf.grad + grad
 
 
 def _forward_product(inputs: list[Tensor], outputs: list[Tensor], tangents: list[Tensor]) -> list[Tensor]:

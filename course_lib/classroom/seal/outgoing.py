@@ -112,6 +112,7 @@ class Outgoing:
             "is_leaf": tensor.is_leaf,
             "parameter": isinstance(tensor, nn.Parameter),
             "state": state,
+            "same": self._keep(tensor) if self._checker.in_place and not tracked and not state else None,
             "grad": self._index[id(tensor.grad)] if state and tensor.grad is not None else None,
         }
 

@@ -11,10 +11,13 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 KNOWN = ("torch", "numpy", "collections", "builtins", "course_lib", "functools", "pathlib", "copyreg", "typing")
+PROTOCOL = 4  # the newest has numpy's arrays write buffers of their own
+NUMPYS = {np.empty(0).__reduce_ex__(PROTOCOL)[0], np.float64(0).__reduce_ex__(PROTOCOL)[0]}  # rebuild its values
 
 
 class Packer(pickle.Pickler):
@@ -33,7 +36,7 @@ class Packer(pickle.Pickler):
         by_value: Callable[[Any], bool],
     ) -> None:
         self.file = io.BytesIO()
-        super().__init__(self.file, protocol=pickle.HIGHEST_PROTOCOL)
+        super().__init__(self.file, protocol=PROTOCOL)
         self._tensor, self._keep, self._by_value = tensor, keep, by_value
 
     def pack(self, value: Any) -> bytes:
@@ -48,7 +51,7 @@ class Packer(pickle.Pickler):
             return ("tensor", self._tensor(obj))
         if isinstance(obj, type):
             return ("class", obj.__name__) if obj.__module__ == "__main__" else None
-        if self._by_value(obj):
+        if self._by_value(obj) or any(obj is function for function in NUMPYS):
             return None
         return self._keep(obj)
 

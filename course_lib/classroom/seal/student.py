@@ -91,7 +91,10 @@ class _Answered(torch.autograd.Function):
             return nothing
         head = {"op": "vjp", "on": ctx.ticket, "create": torch.is_grad_enabled()}
         found = student.ask(head, [list(grads)], more_inputs=inputs)
-        return (*nothing[:5], *found)
+        student.passed.append(
+            (torch._C._current_graph_task_id(), ctx.ticket, [g if g is None else g.detach() for g in grads])
+        )
+        return (*nothing[:4], torch.zeros(()), *found)
 
 
 class Student:
@@ -106,6 +109,10 @@ class Student:
         self.frames, self.namespace = frames, namespace
         self.captured: dict[int, Tensor] | None = None
         self.anchor = torch.zeros((), requires_grad=True)
+        self.anchor.register_post_accumulate_grad_hook(self._after_backward)
+        self.passed: list[
+            tuple[int, int, list[Tensor | None]]
+        ] = []  # gradients that went through the checker's objects
         self._objects: dict[int, Any] = {}
         self._owned: dict[int, nn.Parameter] = {}  # the student's own parameters, of which the checker has copies
         self.forget()
@@ -114,6 +121,8 @@ class Student:
         """A test cell is over: what its calls have left behind goes."""
         self._objects.clear()
         self._owned.clear()
+        self.kept: dict[int, Tensor] = {}  # tensors that functions may change, by their number at the checker
+        self.passed.clear()
         self.given: dict[int, Any] = {}  # modules of the checker that travelled, by their number there
         self.answered: dict[int, Answer] = {}  # by ticket, of what is asked under torch.func
         self._leaves: dict[int, Tensor] = {}
@@ -232,6 +241,17 @@ class Student:
             raise RuntimeError(": ".join(reply["error"]))
         return reply, received
 
+    def _after_backward(self, anchor: Tensor) -> None:
+        """The student called ``backward()``: it also reaches the parameters of the checker's objects.
+
+        Only then, and not for ``torch.autograd.grad``, does the anchor receive a gradient.
+        """
+        anchor.grad = None
+        task = torch._C._current_graph_task_id()
+        passed, self.passed = [entry for entry in self.passed if entry[0] == task], []
+        for _, ticket, grads in passed:
+            self.ask({"op": "accumulate", "on": ticket}, [grads])
+
     # ---------------------------------------------------------------- what travels
 
     def _encode(self, value: Any) -> tuple[dict, list]:
@@ -300,6 +320,7 @@ class _Parcel:
         arrays = Decoder(buffers, lambda described: None)
         data = [arrays.array(t).clone() for t in self._described]
         self._before = [t.clone() for t in data]
+        data = [self._kept(student, t, d["same"]) for t, d in zip(data, self._described, strict=True)]
         self._given, self._tensors = data, list(data)
         tracked = [i for i, t in enumerate(self._described) if t["requires_grad"]]
         if joined is not None:
@@ -376,6 +397,16 @@ class _Parcel:
     def after(self) -> list[Tensor]:
         """States of the random number generators: the global one, then those that were passed."""
         return [torch.get_rng_state(), *(generator.get_state() for generator in self._generators)]
+
+    @staticmethod
+    def _kept(student: Student, data: Tensor, number: int | None) -> Tensor:
+        """The tensor that the student has had under this number before, brought up to date."""
+        if number is None:
+            return data
+        known = student.kept.setdefault(number, data)
+        if known is not data and not _same_bits(known, data):
+            known.data = data
+        return known
 
     @staticmethod
     def _leaf(data: Tensor, parameter: bool) -> Tensor:
