@@ -20,7 +20,15 @@ from course_lib.classroom import results
 from course_lib.classroom.cli import app
 from course_lib.classroom.course import Course, CourseError
 from course_lib.classroom.execution import ExecutionOptions
-from course_lib.classroom.grade import Choices, answered, grade, grade_reference, instructors_part, problems_of
+from course_lib.classroom.grade import (
+    Choices,
+    answered,
+    grade,
+    grade_reference,
+    in_quick_budget,
+    instructors_part,
+    problems_of,
+)
 from course_lib.classroom.release import generate, release
 from course_lib.classroom.scores import MOST_ROWS, Cell, Mark, show, write_csv
 from course_lib.classroom.submission import Submission, hand_in, student_seed
@@ -357,7 +365,7 @@ def test_configuration():
 def test_real_assignment_good_half_good_and_blank(assignment, tmp_path):
     course = Course.at(ROOT, tmp_path / "data")
     generate(course, [assignment], tmp_path / "release")
-    released = nbformat.read(tmp_path / "release" / assignment / f"{assignment}.ipynb", as_version=4)
+    released = in_quick_budget(nbformat.read(tmp_path / "release" / assignment / f"{assignment}.ipynb", as_version=4))
     source = course.sources(assignment)[assignment]
     marked = [
         c.metadata.nbgrader | {"is_code": c.cell_type == "code"} for c in source.cells if "nbgrader" in c.metadata
