@@ -178,8 +178,10 @@ def test_the_message_is_whole_but_no_traceback(tmp_path):
 def test_what_cannot_be_graded_has_a_reason_and_no_score(graded, student, reason):
     mark = graded.marks[student]
     assert re.search(reason, mark.problem)
-    assert mark.cells == () and mark.feedback == ()
-    assert not (graded.data / "feedback" / student).joinpath(ASSIGNMENT).exists()
+    assert mark.cells == ()
+    [page] = mark.feedback  # the only one: no page of last week
+    assert [page] == list((graded.data / "feedback" / student / ASSIGNMENT).iterdir())
+    assert "This could not be graded yet" in page.read_text()
     assert not (graded.data / "autograded" / student).joinpath(ASSIGNMENT).exists()
     assert auto_scores(graded, student) <= {None}  # not in the gradebook either
 
