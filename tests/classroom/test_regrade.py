@@ -121,7 +121,8 @@ def test_last_weeks_mark_does_not_survive_but_manual_marks_do(week):
     assert scores_of(week, "good")["test_norm__value"] == (3, None, False)  # not without being told to
     marks = grade_here(week.root, week.inbox, commit=True)
     assert "is not JSON" in marks["good"].problem
-    assert not (week.data / "feedback" / "good" / ASSIGNMENT).exists()
+    [page] = (week.data / "feedback" / "good" / ASSIGNMENT).iterdir()
+    assert "This could not be graded yet" in page.read_text()
     assert not (week.data / "autograded" / "good" / ASSIGNMENT).exists()
     assert scores_of(week, "good") == {
         name: (None, 3.5 if name == "why" else None, True) for name in scores_of(week, "good")
