@@ -22,6 +22,7 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
+    "zmq": "pyzmq",
     "IPython": "ipython",
     "dask": "dask",
 }

@@ -163,7 +163,6 @@ def executed(tmp_path_factory) -> dict[str, dict]:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("notebooks")  # one run for all of these, not one in each worker of pytest-xdist
 @pytest.mark.parametrize("path", named(LECTURES + SOLUTIONS))
 def test_runs_without_a_warning(path, executed):
     row = executed[str(path.relative_to(ROOT))]
@@ -180,7 +179,6 @@ def test_runs_without_a_warning(path, executed):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("notebooks")
 @pytest.mark.parametrize("path", named(LECTURES))
 def test_a_run_shows_figures_and_passed_checks(path, executed):
     outputs = [o for cell in code_of(executed[str(path.relative_to(ROOT))]["notebook"]) for o in cell.outputs]
@@ -191,7 +189,6 @@ def test_a_run_shows_figures_and_passed_checks(path, executed):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("notebooks")
 def test_the_run_covers_everything_and_says_so(executed):
     assert set(executed) == {str(path.relative_to(ROOT)) for path in LECTURES + SOLUTIONS}
     passed = all(row["status"] == "passed" for row in executed.values())
