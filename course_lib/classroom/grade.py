@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import copy
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -224,7 +224,7 @@ def answered(release: NotebookNode, source: NotebookNode, only: Collection[str] 
         only: grade_ids of the cells to fill; default: all.
     """
     answers = {c.metadata.nbgrader.grade_id: c.source for c in source.cells if is_solution(c)}
-    submission = nbformat.from_dict(json.loads(nbformat.writes(release)))
+    submission = copy.deepcopy(release)
     for cell in filter(is_solution, submission.cells):
         name = cell.metadata.nbgrader.grade_id
         if only is None or name in only:
