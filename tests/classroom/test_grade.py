@@ -362,6 +362,14 @@ def test_configuration():
         assert course.folder(step).is_relative_to(ROOT / "classroom_data")
 
 
+def test_reference_solutions_are_graded_in_the_quick_budget():
+    release, source = (nbformat.read(ROOT / f / REAL[0] / f"{REAL[0]}.ipynb", 4) for f in ("assignments", "solutions"))
+    [parameters] = [
+        c.source for c in in_quick_budget(answered(release, source)).cells if "parameters" in c.metadata.get("tags", [])
+    ]
+    assert 'BUDGET = "quick"' in parameters
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("assignment", REAL)
 def test_real_assignment_good_half_good_and_blank(assignment, tmp_path):
