@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import copy
 import json
+import os
 import re
 import socket
 import time
@@ -278,7 +279,7 @@ class _Run:
             manager = AsyncKernelManager(transport_encryption="auto")
             options = {"cwd": str(files)} if files else {}
             if fd is not None:
-                options |= {"pass_fds": (fd,), "env": {**_environment(), FD: str(fd)}}
+                options |= {"pass_fds": (fd,), "env": {**os.environ, FD: str(fd)}}
         client = _Guarded(notebook, manager)
         try:
             async with client.async_setup_kernel(**options):
@@ -411,9 +412,3 @@ def _without_source(cell: NotebookNode) -> None:
         if output.output_type == "error":
             output.evalue = ANSI.sub("", output.evalue)[:LONGEST_MESSAGE]
             output.traceback = [f"{output.ename}: {output.evalue}"]
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return dict(os.environ)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -27,19 +26,9 @@ from traitlets.config import Config
 from course_lib.classroom.course import Course
 from course_lib.classroom.grade import grade
 from course_lib.core.device import thread_limit
+from tests.browser.chromium import CHROMIUM, FLAGS, MINUTE, needs_chromium
 from tests.classroom.tiny_course import ASSIGNMENT, make_course, write
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-MINUTE = 60_000  # milliseconds
 GOOD = Path(__file__).parents[1] / "classroom" / "submissions" / "good" / ASSIGNMENT / f"{ASSIGNMENT}.ipynb"
 STUDENT = "mallory"
 
@@ -60,7 +49,7 @@ MARKDOWN = (
 )
 HTML = "<img src=x onerror=\"window.pwned='output'\"><script>window.pwned = 'output script'</script>"
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+pytestmark = needs_chromium
 
 
 def hostile_submission() -> nbformat.NotebookNode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -354,8 +355,6 @@ def _forward_product(inputs: list[Tensor], outputs: list[Tensor], tangents: list
 
 def _raised(described: Any) -> Exception:
     """The student's exception, as a built-in one of the same name."""
-    import builtins
-
     if not (isinstance(described, list) and len(described) == 2 and all(isinstance(d, str) for d in described)):
         return StudentError("an error that is none")
     name, message = described
