@@ -30,7 +30,8 @@ test: setup  ## everything CI checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/course release --check
-	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=8 --dist=loadgroup
+	@# the tests of a file share its fixtures: to one process all of them
+	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=8 --dist=loadfile
 
 lab: setup  ## open JupyterLab on the course
 	$(BIN)/course lab

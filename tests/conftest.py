@@ -35,12 +35,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 torch.set_num_threads(1)  # pytest-xdist starts one process per core
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            # the tests of a file share its fixtures: to one process all of them
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
     if torch.cuda.is_available():
         return
     for item in items:

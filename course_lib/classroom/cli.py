@@ -200,7 +200,8 @@ def grade(
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Submissions at a time. Default: one a core.", show_default=False)
+        int | None,
+        typer.Option(min=1, help="Submissions at a time. Default: one a core and 4 GiB.", show_default=False),
     ] = None,
     scheduler: Annotated[
         str | None,
@@ -211,6 +212,10 @@ def grade(
     ] = False,
     commit: Annotated[
         bool, typer.Option("--commit", help="Write marks that differ from those that are in the gradebook.")
+    ] = False,
+    timestamps: Annotated[
+        bool,
+        typer.Option("--timestamps", help="Believe the timestamp.txt in the students' folders: you wrote them."),
     ] = False,
     no_sandbox: Annotated[
         bool, typer.Option("--no-sandbox", help="Let the submissions do what they like here. Only for your own.")
@@ -247,7 +252,7 @@ def grade(
         if reference:
             chosen = [assignment] if assignment else []
             raise typer.Exit(reference_with_report(root, chosen, csv, data, workers, console))
-        choices = Choices(Place(workers, scheduler), resume, commit, sandbox=not no_sandbox)
+        choices = Choices(Place(workers, scheduler), resume, commit, not no_sandbox, timestamps)
         raise typer.Exit(grade_with_report(root, str(assignment), submissions, csv, data, choices, console))
     except CourseError as error:
         raise _failure(str(error)) from None

@@ -34,6 +34,7 @@ LONGEST_MESSAGE = 2000  # characters of an error that a student sees
 CALL_SECONDS = 60.0  # one call into the student's kernel
 GRACE_SECONDS = 5.0  # to obey an interrupt
 MOST_OUTPUT = 1 << 20  # bytes kept of a cell's output
+MOST_OUTPUTS = 20 << 20  # of a notebook's
 FATAL_OUTPUT = 200 << 20  # bytes that end the kernel
 SERVE = "from course_lib.classroom.seal.student import serve as __course_serve__\n__course_serve__(globals())"
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -116,19 +117,22 @@ class _Guarded(NotebookClient):
         """
         self._seen = 0
         task = asyncio.ensure_future(self.async_execute_cell(cell, index, store_history=False))
-        if await self._finished(task, seconds):
-            self._ended_well(task)
-            return _join_streams(cell)
-        await self.km.interrupt_kernel()
-        if await self._finished(task, GRACE_SECONDS):
-            self._ended_well(task)
-            _join_streams(cell)
-            cell.outputs = [o for o in cell.outputs if o.output_type != "error"]  # of the interrupt
-            fail(cell, "TimeoutError", f"stopped after {seconds:g} s")
-            return None
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, DeadKernelError):
-            await task
+        try:
+            if await self._finished(task, seconds):
+                self._ended_well(task)
+                return _join_streams(cell)
+            await self.km.interrupt_kernel()
+            if await self._finished(task, GRACE_SECONDS):
+                self._ended_well(task)
+                _join_streams(cell)
+                cell.outputs = [o for o in cell.outputs if o.output_type != "error"]  # of the interrupt
+                fail(cell, "TimeoutError", f"stopped after {seconds:g} s")
+                return None
+        finally:  # also when nobody waits for this any more
+            if not task.done():
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, DeadKernelError):
+                    await task
         raise CellTimeoutError(f"a cell ran longer than {seconds:g} s and ignored the interrupt")
 
     async def ask(self, code: str, seconds: float, expression: str = "None") -> Any:
@@ -154,7 +158,7 @@ class _Guarded(NotebookClient):
                 if not await self.km.is_alive():
                     raise DeadKernelError("the kernel died") from error
                 if left <= 0:
-                    raise TimeoutError(f"no answer within {seconds:g} s") from error
+                    raise TimeoutError(f"the tests got no answer within {seconds:g} s") from error
                 continue
             if reply["parent_header"].get("msg_id") == message:
                 break
@@ -203,15 +207,16 @@ class _Guarded(NotebookClient):
         msg["content"].pop("transient", None)
         if msg["msg_type"] in ("stream", "execute_result", "display_data", "update_display_data", "error"):
             size = len(json.dumps(msg["content"], default=str))
-            self._all, before = self._all + size, self._seen
-            self._seen += size
+            room = min(MOST_OUTPUT - self._seen, MOST_OUTPUTS - self._all)
+            self._all, self._seen = self._all + size, self._seen + size
             if self._all > FATAL_OUTPUT:
                 raise DeadKernelError(f"more than {FATAL_OUTPUT >> 20} MiB of output")
-            if self._seen > MOST_OUTPUT:
+            if size > room:
                 if msg["msg_type"] == "error":
-                    msg["content"]["traceback"] = []
-                elif msg["msg_type"] == "stream" and before < MOST_OUTPUT:
-                    msg["content"]["text"] = msg["content"]["text"][: MOST_OUTPUT - before] + "\n… cut here …\n"
+                    short = {name: str(msg["content"].get(name))[:LONGEST_MESSAGE] for name in ("ename", "evalue")}
+                    msg["content"] = {**short, "traceback": []}
+                elif msg["msg_type"] == "stream" and room > 0:
+                    msg["content"]["text"] = msg["content"]["text"][:room] + "\n… cut here …\n"
                 else:
                     return None
         try:
@@ -300,7 +305,7 @@ class _Run:
         cell.outputs = []
         left = self.deadline - time.monotonic()
         if not self.dead and left <= 0:
-            self.dead = f"the notebook took longer than {self.options.total_timeout:g} s"
+            self.dead = self._over()
         if self.dead:
             fail(cell, "NotRun", f"not run: {self.dead}")
             return
@@ -310,10 +315,13 @@ class _Run:
                 await self._sealed(cell, index, seconds)
             else:
                 await self.student.run_cell(cell, index, seconds)
-        except (DeadKernelError, CellTimeoutError) as error:
+        except (DeadKernelError, TimeoutError) as error:
             verdict = getattr(self.student.km, "verdict", None)
-            self.dead = verdict or (str(error) if isinstance(error, CellTimeoutError) else "the kernel died")
+            self.dead = verdict or (str(error) if isinstance(error, TimeoutError) else "the kernel died")
             fail(cell, "KernelDied", self.dead)
+
+    def _over(self) -> str:
+        return f"the notebook took longer than {self.options.total_timeout:g} s"
 
     def _is_sealed(self, cell: NotebookNode) -> bool:
         return cell.metadata.get("nbgrader", {}).get("grade_id") in self.plan.sealed
@@ -355,6 +363,8 @@ class _Run:
         cell = new_code_cell(given.source)
         await self.checker.run_cell(cell, 0, seconds)
         errors = [o for o in cell.outputs if o.output_type == "error"]
+        if errors and time.monotonic() > self.deadline:  # the student's cells have used it up
+            raise CellTimeoutError(self._over())
         if errors and not read_names(given.source) & self.plan.exports:  # else the student's function may be to blame
             raise InstructorsError(f"{key}: {errors[0].ename}: {errors[0].evalue[:300]}")
 
@@ -366,7 +376,9 @@ class _Run:
         """
         odd: list[str] = []
         try:
-            odd = await self.checker.ask(f"__course_odd__ = __course_desk__.end({list(names)!r})", 30, "__course_odd__")
+            odd = await self.checker.ask(
+                f"__course_odd__ = __course_desk__.end({list(names)!r})", 3 * GRACE_SECONDS, "__course_odd__"
+            )
         except InstructorsError:
             await self.student.km.interrupt_kernel()
         self.attempts += odd

@@ -27,7 +27,7 @@ from course_lib.classroom.regrade import SHOWN, Change, Waiting, changes, show_c
 from course_lib.classroom.release import generate
 from course_lib.classroom.run import INTERRUPTED, interruptible
 from course_lib.classroom.scores import Mark, show, write_csv
-from course_lib.classroom.submission import Assignment, Execute, Graded, Submission, hand_in
+from course_lib.classroom.submission import UNDATED, Assignment, Execute, Graded, Submission, hand_in
 from course_lib.classroom.workforce import Place, carry_out
 
 REFERENCE = "reference"
@@ -50,12 +50,14 @@ class Choices:
         resume: what has a result of equal key is not graded again.
         commit: write marks that differ from those in the gradebook.
         sandbox: contain the submissions.
+        dated: believe the `timestamp.txt` beside the notebooks; those that nbgrader collected are believed anyway.
     """
 
     place: Place = field(default_factory=Place)
     resume: bool = False
     commit: bool = False
     sandbox: bool = True
+    dated: bool = False
 
 
 @dataclass
@@ -66,6 +68,7 @@ class Class:
         students: in the order of their names.
         outcome: how many were committed, kept (nothing to do), waiting (they differ, and were not committed).
         changed: the first changes of marks; `changes` counts them all, and `waiting.table` has them.
+        undated: how many brought a `timestamp.txt` that was not believed.
         troubles: what else needs somebody's attention.
     """
 
@@ -76,6 +79,7 @@ class Class:
     outcome: Counter[str] = field(default_factory=Counter)
     changed: list[Change] = field(default_factory=list)
     changes: int = 0
+    undated: int = 0
     troubles: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Mark]:
@@ -119,6 +123,7 @@ def grade(
     [assignment] = course.assignments([assignment])
     students, folders, troubles = _students(course, assignment, submissions)
     options = _options(course, choices.sandbox)
+    dated = choices.dated or folders.resolve() == course.folder("submitted").resolve()
     with Register(course, assignment, write_feedback) as register:
         register.check_change(set(students))
         with tempfile.TemporaryDirectory(prefix="course_grade_") as work:
@@ -136,7 +141,8 @@ def grade(
 
         def tasks() -> Iterator[Submission]:
             for student in students:
-                task = hand_in(folders / student / assignment, student, ours, options)
+                task = hand_in(folders / student / assignment, student, ours, options, dated)
+                class_.undated += UNDATED in task.notes
                 new = waiting.get(student) if choices.resume or choices.commit else None
                 old = results.find(register.results, student) if choices.resume else None
                 if new is not None and new.mark.key == task.key:
@@ -353,6 +359,13 @@ def grade_with_report(
         _save_csv(class_, csv_file, console)
     for trouble in class_.troubles:
         console.print(trouble, style="red", markup=False, soft_wrap=True)
+    if class_.undated:
+        console.print(
+            f"{class_.undated} times a timestamp.txt was not believed, so nobody is late by it; if you (or your "
+            "learning platform) wrote them, and not the students, say --timestamps",
+            highlight=False,
+            soft_wrap=True,
+        )
     kinds = {
         "committed": "written to the gradebook",
         "kept": "unchanged, not graded again",

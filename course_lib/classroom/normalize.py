@@ -79,7 +79,7 @@ def read_submission(path: Path) -> NotebookNode:
     if not path.is_symlink() and not path.exists():
         found = sorted(p for p in path.parent.glob("*.ipynb") if p.is_file() and not p.is_symlink())
         if len(found) != 1:
-            names = ", ".join(p.name for p in found) or "no notebook"
+            names = ", ".join(p.name for p in found[:10]) or "no notebook"
             raise CourseError(f"{path.name} is missing (found: {names})")
         repairs.append(f"the file is called {found[0].name}, not {path.name}")
         path = found[0]

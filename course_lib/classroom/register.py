@@ -25,9 +25,8 @@ from course_lib.classroom import results
 from course_lib.classroom.course import Course, CourseError
 from course_lib.classroom.release import generate
 from course_lib.classroom.scores import Mark
-from course_lib.classroom.submission import Graded
+from course_lib.classroom.submission import TIMESTAMP, Graded
 
-TIMESTAMP = "timestamp.txt"  # as `nbgrader collect` writes it
 BUSY_SECONDS = 60  # how long to wait for another program's lock on the gradebook (formgrader's, say)
 
 WriteFeedback = Callable[[Mark, dict[str, NotebookNode], Path], tuple[Path, ...]]

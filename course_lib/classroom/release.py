@@ -93,6 +93,10 @@ def lint(source: NotebookNode) -> tuple[list[str], list[str]]:
     problems = [
         f"the test {key} reads {', '.join(names)}, which no cell defines" for key, names in cells.unresolved.items()
     ]
+    problems += [
+        f"the test {key} ends with a value of the student's, which nbgrader would take for its points: assign it"
+        for key in cells.given_away
+    ]
     return problems, [f"{key} ({points[key]:g} points) is marked {UNSEALED!r}" for key in cells.unsealed]
 
 

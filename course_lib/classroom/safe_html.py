@@ -6,6 +6,7 @@ instead would damage formulas (``a &= b``, ``x < y``) and leave what Markdown ma
 
 from __future__ import annotations
 
+import html
 import re
 
 import bleach
@@ -21,17 +22,20 @@ TAGS = frozenset(
 # no id, class, style or name: formgrader finds its own boxes and buttons by them
 ATTRIBUTES = {"a": ["href", "title"], "th": ["colspan", "rowspan"], "td": ["colspan", "rowspan"], "ol": ["start"]}
 PROTOCOLS = frozenset({"http", "https", "mailto", "data"})
+LONGEST = 20_000  # characters of Markdown: what nbconvert makes of a cell takes time with the square of its length
 PICTURES = ("data:image/png;base64,", "data:image/jpeg;base64,", "data:image/gif;base64,", "data:image/webp;base64,")
 
 
-def clean_html(html: str | bytes) -> str:
+def clean_html(page: str | bytes) -> str:
     """The same without scripts, forms, frames, styles, and pictures from elsewhere; other tags are shown as text."""
-    text = html.decode(errors="replace") if isinstance(html, bytes) else str(html)
+    text = page.decode(errors="replace") if isinstance(page, bytes) else str(page)
     return bleach.clean(text, tags=TAGS, attributes=_allowed, protocols=PROTOCOLS)
 
 
 def markdown2html(source: str) -> str:
-    """Markdown, formulas left to MathJax, as harmless HTML."""
+    """Markdown, formulas left to MathJax, as harmless HTML; a text that is too long, as it is."""
+    if len(source) > LONGEST:
+        return f"<pre>{html.escape(source)}</pre>"
     return clean_html(nbconvert_markdown2html(source))
 
 

@@ -1,10 +1,10 @@
 """The system calls that untrusted code is denied, compiled to a BPF program by libseccomp (through ctypes).
 
 A deny list: what scientific Python needs is too wide for an allow list that holds on every machine. It takes away what
-reaches beyond the sandbox (namespaces, mounts, other processes' memory, kernel keyrings), what limits and watchdog
-cannot count (memory files, System V shared memory) and kernel parts with a record of holes (io_uring, BPF,
-userfaultfd). The names are Linux's; a filter that another architecture's calls get past is no filter, so libseccomp
-kills a process that uses a foreign calling convention (32-bit `int 0x80`, x32).
+reaches beyond the sandbox (namespaces, mounts, other processes' memory, kernel keyrings, cores that others grade on),
+what limits and watchdog cannot count (memory files, System V shared memory) and kernel parts with a record of holes
+(io_uring, BPF, userfaultfd). The names are Linux's; a filter that another architecture's calls get past is no filter,
+so libseccomp kills a process that uses a foreign calling convention (32-bit `int 0x80`, x32).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ io_uring_setup io_uring_enter io_uring_register bpf perf_event_open userfaultfd
 memfd_create memfd_secret shmget shmat shmctl msgget semget
 open_by_handle_at name_to_handle_at fanotify_init lookup_dcookie quotactl quotactl_fd
 init_module finit_module delete_module kexec_load kexec_file_load reboot swapon swapoff acct syslog nfsservctl
+sched_setaffinity
 settimeofday clock_settime clock_settime64 clock_adjtime clock_adjtime64 adjtimex stime
 iopl ioperm modify_ldt vm86 vm86old vmsplice vhangup sethostname setdomainname
 """.split()

@@ -39,8 +39,9 @@ BLOCK = 256  # rows of S Sᵀ at a time, which bounds the memory whatever the cl
 STUBS = ("# YOUR CODE HERE", "raise NotImplementedError()", "YOUR ANSWER HERE")  # what nbgrader puts into blanks
 TOKEN = re.compile(
     r"(?P<comment>\#[^\n]*)"
-    r'|(?P<string>[A-Za-z]{0,2}(?:"""(?:[^"\\]|\\.|"(?!""))*"""|\'\'\'(?:[^\'\\]|\\.|\'(?!\'\'))*\'\'\''
-    r'|"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'))'
+    # a string that is not closed is one all the same: looking for its end again and again would take hours
+    r'|(?P<string>[A-Za-z]{0,2}(?:"""(?:[^"\\]|\\.|"(?!""))*(?:""")?|\'\'\'(?:[^\'\\]|\\.|\'(?!\'\'))*(?:\'\'\')?'
+    r'|"(?:[^"\\\n]|\\.)*"?|\'(?:[^\'\\\n]|\\.)*\'?))'
     r"|(?P<name>[^\W\d]\w*)|(?P<number>\d[\w.]*)|(?P<operator>\*\*|//|[-+*/%@&|^<>=!:]=|->|<<|>>|[^\s\w])",
     re.DOTALL,
 )

@@ -28,10 +28,12 @@ import course_lib
 from course_lib.classroom.course import CourseError
 from course_lib.classroom.execution import Executed, ExecutionOptions, execute_submission
 from course_lib.classroom.normalize import harmless_outputs, normalize, quarantine, read_submission, unwanted
+from course_lib.classroom.pages import printable
 from course_lib.classroom.results import from_plain, to_plain
 from course_lib.classroom.scores import Cell, Mark
 from course_lib.core import thread_limit
 
+TIMESTAMP = "timestamp.txt"  # as `nbgrader collect` writes it
 MOST_FILES = 2000
 LONGEST_PATH = 500
 MOST_MIB_A_FILE = 50
@@ -39,11 +41,13 @@ MOST_MIB = 200
 LONGEST_NAME = 128  # of a student, in nbgrader's gradebook
 LONGEST_MESSAGE = 2000
 MOST_PASSED = 100
+MOST_NOTES = 50
 # Modules of this package that come before grading or after it: changing them leaves every mark as it is.
 NO_MARKS = {
     *("attack", "attacks", "bundle", "class_report", "cli", "doctor", "execute", "exports", "feedback"),
     *("item_analysis", "lab", "pages", "progress", "report", "run", "similarity", "train", "worker"),
 }
+UNDATED = f"{TIMESTAMP} was left out: it says when the work was handed in, and must not come with it"
 COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 Execute = Callable[[NotebookNode, NotebookNode, Path, int, ExecutionOptions], Executed]
@@ -147,8 +151,16 @@ def key_of(student: str, assignment: Assignment, files: Mapping[str, bytes], opt
     return digest.hexdigest()
 
 
-def hand_in(folder: Path, student: str, assignment: Assignment, options: ExecutionOptions) -> Submission:
-    """Read `folder` without following a link, and make it a task; what cannot be read is a task with a problem."""
+def hand_in(
+    folder: Path, student: str, assignment: Assignment, options: ExecutionOptions, dated: bool = False
+) -> Submission:
+    """Read `folder` without following a link, and make it a task; what cannot be read is a task with a problem.
+
+    Args:
+        folder: of one student and assignment.
+        student, assignment, options: see `Submission`.
+        dated: the instructor's side wrote the `timestamp.txt`; otherwise whoever handed in could have done so.
+    """
     try:
         files, notes = read_files(folder, f"{student}/{assignment.name}")
         if len(student) > LONGEST_NAME:
@@ -156,6 +168,8 @@ def hand_in(folder: Path, student: str, assignment: Assignment, options: Executi
     except CourseError as error:
         key = key_of(student, assignment, {"problem": str(error).encode()}, options)
         return Submission(student, assignment, {}, (), options, key, str(error))
+    if not dated and files.pop(TIMESTAMP, None) is not None:
+        notes = (*notes, UNDATED)
     return Submission(student, assignment, files, notes, options, key_of(student, assignment, files, options))
 
 
@@ -219,23 +233,28 @@ def grade_one(submission: Submission, execute: Execute = execute_submission) -> 
         execute: what runs a normalized notebook.
     """
     mark = Mark(submission.student, submission.assignment.name, notes=submission.notes, key=submission.key)
-    if submission.problem:
-        return Graded(replace(mark, problem=submission.problem))
     try:
+        if submission.problem:
+            raise CourseError(submission.problem)
         with tempfile.TemporaryDirectory(prefix="course-grade-", ignore_cleanup_errors=True) as temporary:
-            return _as_unicode(_grade_in(Path(temporary), submission, mark, execute))
+            graded = _as_unicode(_grade_in(Path(temporary), submission, mark, execute))
     except CourseError as error:
-        return Graded(replace(mark, problem=str(error)))
+        graded = Graded(replace(mark, problem=str(error)[:LONGEST_MESSAGE]))
     except Exception as error:  # a submission that our own code stumbles over must not cost the others their marks
         what = f"{type(error).__name__}: {_first_line(str(error))}"
-        return Graded(replace(mark, problem=f"the grader itself failed on it: {what}", key=""))
+        graded = Graded(replace(mark, problem=f"the grader itself failed on it: {what}", key=""))
+    return replace(graded, mark=from_plain(_printable(to_plain(graded.mark))))
 
 
 def _grade_in(folder: Path, submission: Submission, mark: Mark, execute: Execute) -> Graded:
-    for name, data in {**submission.files, **submission.assignment.files}.items():
+    notes, ours = [*mark.notes], submission.assignment.files
+    for name, data in {**submission.files, **ours}.items():
+        if any(own.startswith(f"{name}/") or name.startswith(f"{own}/") for own in ours):
+            notes.append(f"{name} was left out: the assignment has a file of its own there")
+            continue
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
-    notes, attempts = [*mark.notes, *quarantine(folder)], [*mark.attempts]
+    notes, attempts = notes + quarantine(folder), [*mark.attempts]
     prepared = {}
     for name, text in submission.assignment.notebooks.items():
         source = nbformat.reads(text, as_version=4)
@@ -339,7 +358,19 @@ def _short(line: str) -> str:
 
 
 def _once(texts: list[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(texts))
+    """Each text once, and no more than anybody reads."""
+    different = list(dict.fromkeys(text[:LONGEST_MESSAGE] for text in texts))
+    more = len(different) - MOST_NOTES
+    return (*different[:MOST_NOTES], *([f"… and {more} more of this kind"] if more > 0 else []))
+
+
+def _printable(plain: Any) -> Any:
+    """Without control characters: a message of the student's code must not steer the instructor's terminal."""
+    if isinstance(plain, dict):
+        return {key: _printable(value) for key, value in plain.items()}
+    if isinstance(plain, (list, tuple)):
+        return [_printable(value) for value in plain]
+    return printable(plain) if isinstance(plain, str) else plain
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ import psutil
 
 from course_lib.classroom import sandbox
 from course_lib.classroom.course import CourseError
+from course_lib.classroom.execution import ExecutionOptions
 from course_lib.classroom.processes import descendants
 from course_lib.classroom.scores import Mark
 from course_lib.classroom.submission import (
@@ -50,7 +51,9 @@ for name, level in QUIET.items():  # where another module has imported distribut
 CONNECT_SECONDS = 5
 AHEAD = 2  # tasks in flight for each that runs, so that no worker waits for this process
 GRACE = 10.0  # seconds for kernels to end after an interrupt
+LOOK_SECONDS, NO_WORKERS_SECONDS = 5.0, 60.0  # how often to look for workers, and how long to wait for one
 TRIES = 3  # of one submission, when the connection to its worker is lost
+LOST = "the connection to the Dask scheduler was lost; --resume goes on from here"
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Place:
     """Where to grade.
 
     Attributes:
-        workers: submissions at a time; None: one a core, or as many as the scheduler's workers take.
+        workers: submissions at a time; None: as many as `fitting` says, or as the scheduler's workers take.
         scheduler: address of a running Dask scheduler; None: this machine.
     """
 
@@ -77,18 +80,19 @@ def carry_out(
         execute: what runs a normalized notebook.
 
     Raises:
-        CourseError: no scheduler there, its workers cannot grade, or the connection to it was lost.
+        CourseError: no scheduler there, its workers cannot grade or are gone, or the connection to it was lost.
     """
     tasks = iter(tasks)
-    if place.scheduler is not None:
-        task = next(tasks, None)
-        if task is not None:
-            with _connect(place.scheduler) as client:
-                slots = _survey(client, place.scheduler, task.options.sandbox)
-                slots = min(slots, place.workers or slots)
-                yield from _with_dask(itertools.chain([task], tasks), client, slots, execute)
+    task = next(tasks, None)
+    if task is None:
         return
-    first = list(itertools.islice(tasks, place.workers or available_cores()))
+    if place.scheduler is not None:
+        with _connect(place.scheduler) as client:
+            slots = _survey(client, place.scheduler, task.options.sandbox)
+            slots = min(slots, place.workers or slots)
+            yield from _with_dask(itertools.chain([task], tasks), client, slots, execute)
+        return
+    first = [task, *itertools.islice(tasks, (place.workers or fitting(task.options)) - 1)]
     if len(first) > 1:
         with _local_cluster(len(first)) as client:
             yield from _with_dask(itertools.chain(first, tasks), client, len(first), execute)
@@ -97,6 +101,17 @@ def carry_out(
     with kernel_environment():  # one at a time needs no other process
         for task in itertools.chain(first, tasks):
             yield task, _grade_here(task, execute, others)
+
+
+def fitting(options: ExecutionOptions) -> int:
+    """How many submissions this machine grades at a time: one a core, while each has all the memory that it may use.
+
+    Otherwise a few greedy ones could bring the system to end the kernels of others.
+    """
+    if not options.sandbox:
+        return available_cores()
+    each = 2 * options.limits.memory_mib << 20  # two kernels
+    return max(1, min(available_cores(), psutil.virtual_memory().total // each))
 
 
 def _grade_here(task: Submission, execute: Execute, others: set[psutil.Process]) -> Graded:
@@ -141,7 +156,7 @@ def _with_dask(
                     start(task, 1)
             if not running:
                 break
-            future = ended.get()
+            future = _next(ended, client)
             task, tries = running.pop(future)
             try:
                 graded = future.result()
@@ -153,12 +168,29 @@ def _with_dask(
             except KilledWorker:
                 graded = _lost(task, "the workers that graded it died again and again (out of memory?)")
             except CancelledError:
-                raise CourseError("the connection to the Dask scheduler was lost; --resume goes on from here") from None
+                raise CourseError(LOST) from None
             future.release()
             yield task, graded
     finally:
         with contextlib.suppress(Exception):  # the scheduler may be gone; what matters has been given back
             client.cancel(list(running))
+
+
+def _next(ended: queue.Queue[Future], client: Client) -> Future:
+    """The next task that has ended; dead workers come back or are replaced, or somebody has to know."""
+    without = 0.0
+    while True:
+        try:
+            return ended.get(timeout=LOOK_SECONDS)
+        except queue.Empty:
+            try:
+                without = 0.0 if client.nthreads() else without + LOOK_SECONDS
+            except (OSError, TimeoutError):  # the scheduler is gone
+                raise CourseError(LOST) from None
+            if without >= NO_WORKERS_SECONDS:
+                raise CourseError(
+                    f"the Dask scheduler has had no workers for {NO_WORKERS_SECONDS:g} s; start some, then --resume"
+                ) from None
 
 
 def _lost(task: Submission, problem: str) -> Graded:

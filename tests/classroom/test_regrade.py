@@ -216,11 +216,11 @@ def test_late_penalties_and_extensions(tmp_path):
     (inbox / "no_mark" / ASSIGNMENT / "timestamp.txt").write_text("2026-09-30 12:00:00 UTC")
     due = datetime.datetime(2026, 9, 2, 12)
 
-    marks = grade_here(root, inbox)
+    marks = grade_here(root, inbox, dated=True)
     assert {mark.penalty for mark in marks.values()} == {0}  # there is no due date yet
     with Course.at(root).gradebook() as gradebook:
         gradebook.update_or_create_assignment(ASSIGNMENT, duedate=due)
-    marks = grade_here(root, inbox, resume=True)
+    marks = grade_here(root, inbox, resume=True, dated=True)
     penalties = {student: mark.penalty for student, mark in marks.items()}
     assert penalties == {"early": 0, "on_time": 0, "late": 2, "very_late": 3, "no_date": 0, "no_mark": 0}
     assert [marks[student].total() for student in days] == [3, 3, 1, 0, 3]  # never more than the score
@@ -228,13 +228,32 @@ def test_late_penalties_and_extensions(tmp_path):
     with Course.at(root).gradebook() as gradebook:
         assert gradebook.find_submission(ASSIGNMENT, "late").late_submission_penalty == 2
         gradebook.grant_extension(ASSIGNMENT, "late", days=1)
-    assert grade_here(root, inbox, resume=True)["late"].penalty == 1
-    assert grade_here(root, inbox)["late"].penalty == 1
+    assert grade_here(root, inbox, resume=True, dated=True)["late"].penalty == 1
+    assert grade_here(root, inbox, dated=True)["late"].penalty == 1
 
     (inbox / "late" / ASSIGNMENT / "timestamp.txt").write_text("2026-09-05 12:00:00 UTC")
-    [change] = class_of(root, inbox).changed
+    [change] = class_of(root, inbox, dated=True).changed
     assert (change.student, change.old, change.new) == ("late", "2026-09-04 12:00:00", "2026-09-05 12:00:00")
-    assert grade_here(root, inbox, commit=True)["late"].penalty == 2
+    assert grade_here(root, inbox, commit=True, dated=True)["late"].penalty == 2
+
+
+def test_students_do_not_say_themselves_when_they_handed_in(tmp_path):
+    root = make_course(tmp_path / "course")
+    with (root / "nbgrader_config.py").open("a") as file:
+        file.write(f"\nc.AssignLatePenalties.plugin_class = {f'{__name__}.{PointADay.__name__}'!r}\n")
+    shutil.copytree(BY_HAND / "half_good", tmp_path / "inbox" / "late")
+    stamp = tmp_path / "inbox" / "late" / ASSIGNMENT / "timestamp.txt"
+    stamp.write_text("2026-09-04 12:00:00 UTC")
+    grade_here(root, tmp_path / "inbox", dated=True)
+    with Course.at(root).gradebook() as gradebook:
+        gradebook.update_or_create_assignment(ASSIGNMENT, duedate=datetime.datetime(2026, 9, 2, 12))
+    stamp.write_text("2026-09-01 12:00:00 UTC")
+    class_ = class_of(root, tmp_path / "inbox", commit=True)
+    [mark] = class_
+    assert (mark.penalty, class_.undated) == (2, 1)
+    assert any("timestamp.txt was left out" in note for note in mark.notes)
+    copy = root / "classroom_data" / "submitted" / "late" / ASSIGNMENT
+    assert sorted(p.name for p in copy.iterdir()) == [f"{ASSIGNMENT}.ipynb"]  # or it would be believed there
 
 
 def test_folders_of_a_group_of_instructors_stay_writable_for_them(tmp_path):

@@ -57,6 +57,8 @@ class Plan:
         needed: grade_ids (or positions, for cells without one) of the locked cells that tests depend on.
         sealed, unsealed: grade_ids of the test cells that run in the checker, and of those marked as not.
         unresolved: names that a test reads and that no cell defines, by grade_id.
+        given_away: tests whose last line is a value that the student's code makes: Jupyter shows it, and nbgrader
+            takes a number that a test shows for its points.
     """
 
     exports: frozenset[str]
@@ -64,6 +66,7 @@ class Plan:
     sealed: tuple[str, ...]
     unsealed: tuple[str, ...]
     unresolved: dict[str, list[str]] = field(default_factory=dict)
+    given_away: tuple[str, ...] = ()
 
 
 def key_of(cell: NotebookNode, position: int) -> str:
@@ -93,9 +96,20 @@ def plan(notebook: NotebookNode) -> Plan:
         missing = sorted(read_names(cell.source) - known - bound_anywhere(cell.source))
         if missing:
             unresolved[key] = missing
-    return Plan(
-        exports, needed, tuple(k for k, _ in sealed), tuple(k for k, c in tests if UNSEALED in c.source), unresolved
-    )
+    unsealed = tuple(key for key, c in tests if UNSEALED in c.source)
+    given_away = tuple(key for key, c in tests if _shows(c.source, exports))
+    return Plan(exports, needed, tuple(key for key, _ in sealed), unsealed, unresolved, given_away)
+
+
+def _shows(source: str, names: frozenset[str]) -> bool:
+    """Whether a cell ends with an expression made of one of the names; what a checking function returns is its own."""
+    last = ast.parse(source).body[-1:]
+    if not last or not isinstance(last[0], ast.Expr):
+        return False
+    value = last[0].value
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id not in names:
+        return False
+    return any(isinstance(n, ast.Name) and n.id in names for n in ast.walk(value))
 
 
 def bound_anywhere(source: str) -> set[str]:
