@@ -29,6 +29,7 @@ from nbgrader.utils import is_grade
 from course_lib.classroom.sandbox import Limits, SandboxedKernelManager
 from course_lib.classroom.seal.cells import IN_PLACE, Plan, bound_names, is_test, key_of, plan, read_names
 from course_lib.classroom.seal.student import FD
+from course_lib.classroom.watchdog import UNWATCHED
 
 LONGEST_MESSAGE = 2000  # characters of an error that a student sees
 CALL_SECONDS = 60.0  # one call into the student's kernel
@@ -246,10 +247,10 @@ class _Run:
         ours, theirs = socket.socketpair() if sealed else (None, None)
         try:
             async with contextlib.AsyncExitStack() as stack:
-                starts = [stack.enter_async_context(self._kernel(self.notebook, theirs, self.files))]
+                kernels.append(await stack.enter_async_context(self._kernel(self.notebook, theirs, self.files)))
                 if sealed:
-                    starts.append(stack.enter_async_context(self._kernel(copy.deepcopy(self.notebook), ours, None)))
-                kernels = [await start for start in starts]
+                    checkers = self._kernel(copy.deepcopy(self.notebook), ours, None)
+                    kernels.append(await stack.enter_async_context(checkers))
                 for end in (ours, theirs):
                     if end is not None:  # so that a kernel's death closes the line
                         end.close()
@@ -267,6 +268,8 @@ class _Run:
                     end.close()
         for cell in tests:
             _without_source(cell)
+        verdicts = [getattr(kernel.km, "verdict", None) or "" for kernel in kernels]
+        problem = next((verdict for verdict in verdicts if verdict.startswith(UNWATCHED)), problem)
         peak = max((getattr(k.km, "peak_mib", 0.0) for k in kernels), default=0.0)
         return Executed(self.notebook, time.monotonic() - begin, peak, tuple(self.attempts), problem)
 
@@ -289,7 +292,9 @@ class _Run:
         try:
             async with client.async_setup_kernel(**options):
                 yield client
-        finally:  # nbclient leaves a manager that it was given alone
+        finally:  # nbclient leaves a manager that it was given alone, and the client of that
+            if client.kc is not None:
+                client.kc.stop_channels()
             await manager.shutdown_kernel(now=True)
 
     async def _open_desk(self) -> None:

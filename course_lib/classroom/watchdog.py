@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TICK = 0.1  # seconds between two looks
 KEPT = 4000  # bytes of what the sandbox wrote to its standard error: enough for the reason of a crash
+UNWATCHED = "could not be watched"  # begins a verdict that is not the submission's fault
 SMALL_FILE = 1024  # bytes of the system's memory for a file in a memory file system, even an empty one
 
 
@@ -74,7 +75,7 @@ class Watchdog(threading.Thread):
 
     def gone(self, seconds: float) -> bool:
         """Wait until no process of the sandbox is left: the first one ends after all others."""
-        return bool(select.select([self._end], [], [], seconds)[0])
+        return _readable(self._end, seconds)
 
     def close(self) -> None:
         """Give the handle of the processes back, after the end."""
@@ -83,15 +84,23 @@ class Watchdog(threading.Thread):
         self.closed = True
 
     def run(self) -> None:
-        reading = [self._errors]
+        try:
+            self._watch()
+        except BaseException as error:  # unwatched code must not run on
+            self.verdict = f"{UNWATCHED}: {type(error).__name__}: {error}"
+            self.kill()
+
+    def _watch(self) -> None:
+        reading = True
         while self._process.poll() is None:
-            ready, _, _ = select.select(reading, [], [], TICK)
-            if ready and not self._read(self._errors):
-                reading = []
+            if not reading:
+                time.sleep(TICK)
+            elif _readable(self._errors, TICK):
+                reading = self._read(self._errors)
             if not self._asked:
                 self._judge()
-        while reading and select.select(reading, [], [], 0)[0] and self._read(self._errors):
-            pass
+        while reading and _readable(self._errors, 0):
+            reading = self._read(self._errors)
         os.close(self._errors)
         if self.verdict is None and not self._asked:
             self.verdict = self._cause(self._process.returncode)
@@ -141,6 +150,13 @@ class Watchdog(threading.Thread):
         if said.startswith("bwrap: "):
             return said
         return f"ended by its own code (exit status {status})"
+
+
+def _readable(descriptor: int, seconds: float) -> bool:
+    """Whether something can be read within so long; unlike `select`, for descriptors of any number."""
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    return bool(waiting.poll(seconds * 1000))
 
 
 def processes_below(root: int) -> Iterator[int]:

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from nbgrader.converters import Autograde
 
+from course_lib.classroom import grade as grading
 from course_lib.classroom import sandbox
 from course_lib.classroom.course import Course
 from course_lib.classroom.grade import Choices, grade
@@ -103,10 +104,33 @@ def test_two_workers_against_one(tmp_path):
     assert statistics.median(ratios) >= 1.7
 
 
-def test_a_class_in_one_go(tmp_path):
+def test_a_class_in_one_go(tmp_path, monkeypatch):
     """Every one of many students gets a mark; figures for docs/grading.md."""
     count = int(os.environ.get("COURSE_BENCHMARK_CLASS", "200"))
     root, inbox = a_course(tmp_path, True, count)
+    decide, writing, memory = grading._decide, [], []
+
+    def timed(*arguments):
+        begin = time.perf_counter()
+        kind = decide(*arguments)
+        writing.append(time.perf_counter() - begin)
+        memory.append(psutil.Process().memory_info().rss / 2**20)
+        return kind
+
+    monkeypatch.setattr(grading, "_decide", timed)
     took = seconds(sealed, root, inbox, tmp_path / "data", 2)
-    memory = psutil.Process().memory_info().rss / 2**20
-    print(f"\n{count} submissions: {took:.0f} s, {took / count:.2f} s each on two workers; parent {memory:.0f} MiB")
+    again = seconds(resumed, root, inbox, tmp_path / "data")
+    first, last = (statistics.median(part) for part in (writing[: count // 10], writing[-count // 10 :]))
+    print(
+        f"\n{count} submissions: {took:.0f} s, {took / count:.2f} s each on two workers; {again:.1f} s to find all done"
+    )
+    print(
+        f"the writer: {sum(writing) / took:.1%} of it, {first * 1e3:.0f} ms each at first, {last * 1e3:.0f} in the end"
+    )
+    print(f"memory of the parent: {memory[count // 10]:.0f} MiB after a tenth, at most {max(memory):.0f} MiB")
+    assert len(writing) == count  # nobody was graded again by the second run
+
+
+def resumed(root: Path, inbox: Path, data: Path) -> None:
+    class_ = grade(root, ASSIGNMENT, inbox, data, Choices(Place(2), resume=True))
+    assert set(class_.outcome) == {"kept"}

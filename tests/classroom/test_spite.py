@@ -27,6 +27,7 @@ from course_lib.classroom.safe_html import LONGEST, markdown2html
 from course_lib.classroom.sandbox import Limits
 from course_lib.classroom.similarity import Piece, tokens
 from course_lib.classroom.submission import MOST_NOTES, grade_one, hand_in
+from course_lib.classroom.watchdog import Watchdog
 from course_lib.classroom.workforce import Place, carry_out
 from tests.classroom.hostile import HONEST, answered, source
 from tests.classroom.sandboxes import needs_sandbox
@@ -89,6 +90,38 @@ def test_time_used_up_is_nobodys_elses_fault(tmp_path):
     assert executed.problem == ""
     errors = [o.evalue for o in executed.notebook.cells[test + 1].outputs if o.output_type == "error"]
     assert errors == ["the notebook took longer than 8 s"]
+
+
+@needs_sandbox
+def test_nothing_stays_open_after_a_submission(tmp_path):
+    """A worker grades hundreds; with what stayed open of each, the watchdog gave up after a hundred."""
+    counts = []
+    for _ in range(3):
+        execute_submission(source(), source(), tmp_path, 0, ExecutionOptions())
+        counts.append((psutil.Process().num_fds(), threading.active_count()))
+    assert counts[0] == counts[1] == counts[2]
+
+
+@needs_sandbox
+def test_code_that_cannot_be_watched_does_not_run_on(tmp_path, monkeypatch):
+    def gives_up(self: Watchdog) -> None:
+        raise ValueError("out of order")
+
+    monkeypatch.setattr(Watchdog, "_judge", gives_up)
+    with pytest.raises(CourseError, match=r"does not start.*out of order"):
+        execute_submission(source(), source(), tmp_path, 0, ExecutionOptions())
+    monkeypatch.undo()
+    judge, looks = Watchdog._judge, []
+
+    def gives_up_later(self: Watchdog) -> None:
+        looks.append(judge(self))
+        if len(looks) > 30:
+            raise ValueError("out of order")
+
+    monkeypatch.setattr(Watchdog, "_judge", gives_up_later)
+    waits = answered(setup="import time\ntime.sleep(60)", **HONEST)
+    executed = execute_submission(waits, source(), tmp_path, 0, ExecutionOptions())
+    assert executed.problem == "could not be watched: ValueError: out of order"
 
 
 class _Iopub:
