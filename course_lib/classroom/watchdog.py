@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from course_lib.classroom.sandbox import Limits
 
 TICK = 0.1  # seconds between two looks
+NOTEWORTHY = 1.1  # times the most memory so far, from above: then the exact figure is asked for again
 KEPT = 4000  # bytes of what the sandbox wrote to its standard error: enough for the reason of a crash
 UNWATCHED = "could not be watched"  # begins a verdict that is not the submission's fault
 SMALL_FILE = 1024  # bytes of the system's memory for a file in a memory file system, even an empty one
@@ -39,7 +40,7 @@ class Watchdog(threading.Thread):
         """
         super().__init__(name=f"watchdog of {process.pid}", daemon=True)
         self.verdict: str | None = None
-        self.peak = 0
+        self.peak = self._rough = 0
         self._process, self._errors, self._limits, self._most_open = process, errors, limits, most_open
         self._end = os.pidfd_open(init)
         self.closed = False
@@ -115,9 +116,11 @@ class Watchdog(threading.Thread):
         pids = list(processes_below(self._process.pid))
         filed, files = self._files()
         used = filed + sum(map(resident, pids))
-        if used > self.peak:  # what processes share was counted several times; the exact figure takes longer
+        # what processes share was counted several times; the exact figure takes milliseconds of both sides
+        if used > NOTEWORTHY * self._rough or used > limits.memory_mib << 20:
+            self._rough = max(self._rough, used)
             used = filed + sum(map(proportional, pids))
-        self.peak = max(self.peak, used)
+            self.peak = max(self.peak, used)
         if used > limits.memory_mib << 20:
             self.verdict = f"used more than {limits.memory_mib} MiB of memory"
         elif files > limits.small_files:

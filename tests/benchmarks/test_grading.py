@@ -91,12 +91,12 @@ def test_sealed_against_stock(torch, tmp_path):
 
 
 def test_two_workers_against_one(tmp_path):
-    """Two workers do at least 1.7 times the work of one."""
+    """Two workers do at least 1.7 times the work of one, the time to start them included."""
     if len(psutil.Process().cpu_affinity()) < 2:
         pytest.skip("one core only")
-    root, inbox = a_course(tmp_path, True, 16)
+    root, inbox = a_course(tmp_path, True, 48)
     ratios = []
-    for number in range(ROUNDS):
+    for number in range(2):
         one = seconds(sealed, root, inbox, tmp_path / f"one{number}", 1)
         two = seconds(sealed, root, inbox, tmp_path / f"two{number}", 2)
         ratios.append(one / two)
