@@ -22,6 +22,8 @@ from nbgrader.utils import is_grade, is_locked, is_solution, is_task
 from course_lib.classroom.course import CourseError
 
 LARGEST_NOTEBOOK = 50  # MiB
+MOST_CELLS = 20_000  # that are looked at; each takes memory of the grader
+LARGEST_OLD = 1  # MiB of a notebook in an old format: converting takes long where it is broken
 LONGEST_CELL = 200_000  # characters
 CELL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 FLAGS = ("grade", "solution", "locked", "task", "points")
@@ -98,12 +100,16 @@ def read_submission(path: Path) -> NotebookNode:
     if not isinstance(plain, dict) or not ("cells" in plain or "worksheets" in plain):
         raise CourseError(f"{path.name} is JSON, but not a notebook")
     if "cells" not in plain:
+        if status.st_size > LARGEST_OLD << 20:
+            raise CourseError(f"{path.name} has an old notebook format; save it with JupyterLab")
         plain = _modern(plain, path.name)
         repairs.append("an old notebook format was converted")
     elif plain.get("nbformat", 4) != 4:
         raise CourseError(f"{path.name} has notebook format {plain.get('nbformat')!r}; it must be 4")
     if not isinstance(plain["cells"], list):
         raise CourseError(f"{path.name} is not a notebook: its cells are no list")
+    if len(plain["cells"]) > MOST_CELLS:
+        raise CourseError(f"{path.name} has {len(plain['cells']):,} cells; {MOST_CELLS:,} are looked at")
     cells = [_cell(cell, f"cell {number} of {path.name}") for number, cell in enumerate(plain["cells"], start=1)]
     _number(cells, set())
     changed = [cell for cell in cells if cell.metadata.pop("mended", False)]

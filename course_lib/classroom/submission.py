@@ -6,6 +6,7 @@ worker on another machine needs nothing but the same version of this package.
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import copy
 import hashlib
@@ -223,6 +224,12 @@ def _walk(folder: Path, shown: str) -> Iterator[Path]:
         yield from (Path(parent, name) for name in sorted(names + linked))
 
 
+@cache
+def compiled() -> None:
+    """Write the library's byte code where that is possible: a sandboxed kernel cannot, and would compile every time."""
+    compileall.compile_dir(Path(course_lib.__file__).parent, quiet=2)
+
+
 def grade_one(submission: Submission, execute: Execute = execute_submission) -> Graded:
     """Grade a submission in a temporary folder of its own.
 
@@ -233,6 +240,7 @@ def grade_one(submission: Submission, execute: Execute = execute_submission) -> 
         execute: what runs a normalized notebook.
     """
     mark = Mark(submission.student, submission.assignment.name, notes=submission.notes, key=submission.key)
+    compiled()
     try:
         if submission.problem:
             raise CourseError(submission.problem)

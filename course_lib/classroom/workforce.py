@@ -239,7 +239,7 @@ def _local_cluster(workers: int) -> Iterator[Client]:
                 threads_per_worker=1,
                 processes=True,
                 host="127.0.0.1",
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",  # its page is not used; a fixed port may be taken
                 memory_limit=0,  # the kernels' memory is the sandbox's business
                 local_directory=scratch,
                 env=environment,

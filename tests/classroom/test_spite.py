@@ -22,6 +22,7 @@ from course_lib.classroom.execution import (
     execute_submission,
 )
 from course_lib.classroom.grade import instructors_part
+from course_lib.classroom.normalize import MOST_CELLS, read_submission
 from course_lib.classroom.release import generate, release
 from course_lib.classroom.safe_html import LONGEST, markdown2html
 from course_lib.classroom.sandbox import Limits
@@ -206,6 +207,18 @@ def test_files_in_the_place_of_the_instructors_are_left_out(tmp_path):
     left_out = [note for note in mark.notes if "was left out" in note]
     assert sorted(note.partition(" ")[0] for note in left_out) == ["data", "plain.txt/x"]
     assert mark.score(manual=False) == 6
+
+
+def test_a_notebook_of_too_many_cells_is_not_built(tmp_path):
+    """Two million cells are 50 MB of text, and gigabytes as objects of the grader."""
+    path = tmp_path / "many.ipynb"
+    path.write_text('{"nbformat": 4, "cells": [' + ",".join(['{"cell_type":"raw"}'] * (MOST_CELLS + 1)) + "]}")
+    with pytest.raises(CourseError, match=r"20,001 cells; 20,000 are looked at"):
+        read_submission(path)
+    old = '{"nbformat": 3, "worksheets": [{"cells": [' + ",".join(['{"cell_type":1}'] * 100_000) + "]}]}"
+    path.write_text(old)
+    with pytest.raises(CourseError, match="old notebook format"):
+        read_submission(path)
 
 
 @pytest.mark.parametrize("quote", ['"', "'", '"""', "'''"])
