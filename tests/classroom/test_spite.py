@@ -246,9 +246,11 @@ def test_a_test_must_not_end_with_a_value_of_the_students(tmp_path):
         "[double(4)]": 1,
         "double": 1,
         "y = double(4)": 0,
+        "double.x(4)": 1,
         "print(double(4))": 0,
+        "check.close(double(4), 8)": 0,
     }.items():
-        test.source = f"assert double(2) == 4\n{line}"
+        test.source = f"import check\nassert double(2) == 4\n{line}"
         problems = release(make_course(tmp_path / "course", notebook)).problems
         assert [("test_double__value ends with a value" in p) for p in problems] == found * [True], line
 

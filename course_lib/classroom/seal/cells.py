@@ -107,7 +107,10 @@ def _shows(source: str, names: frozenset[str]) -> bool:
     if not last or not isinstance(last[0], ast.Expr):
         return False
     value = last[0].value
-    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id not in names:
+    called = value.func if isinstance(value, ast.Call) else None
+    while isinstance(called, ast.Attribute):
+        called = called.value
+    if isinstance(called, ast.Name) and called.id not in names:
         return False
     return any(isinstance(n, ast.Name) and n.id in names for n in ast.walk(value))
 
