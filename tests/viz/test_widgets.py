@@ -92,11 +92,11 @@ def test_mistakes_are_explained(grid, shown):
 
 def test_contact_sheet_layout():
     figure_for, _ = counted()
-    pictures = []
+    pictures, open_before = [], plt.get_fignums()
     for beta in (1, 5, 9, 3):
         buffer = io.BytesIO()
         figure_for(beta).savefig(buffer, format="png")
         pictures.append(buffer.getvalue())
     figure = contact_sheet(pictures, columns=3)
     assert [bool(axis.get_images()) for axis in figure.axes] == [True] * 4 + [False] * 2
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == open_before
