@@ -361,8 +361,8 @@ def grade_with_report(
         console.print(trouble, style="red", markup=False, soft_wrap=True)
     if class_.undated:
         console.print(
-            f"{class_.undated} times a timestamp.txt was not believed, so nobody is late by it; if you (or your "
-            "learning platform) wrote them, and not the students, say --timestamps",
+            f"timestamp.txt not believed, nobody late by it: {class_.undated} of {len(class_.students)}. If you (or "
+            "your learning platform) wrote them, and not the students, say --timestamps",
             highlight=False,
             soft_wrap=True,
         )
