@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -31,6 +32,7 @@ from course_lib.classroom.feedback import write_feedback
 from course_lib.classroom.grade import Choices, answered, grade, instructors_part
 from course_lib.classroom.register import Register
 from course_lib.classroom.release import generate
+from course_lib.classroom.sandbox import Limits
 from course_lib.classroom.submission import Submission, grade_one, hand_in
 from course_lib.classroom.workforce import AHEAD, TRIES, Place, carry_out
 from tests.classroom.stand_in import execute_here
@@ -338,3 +340,26 @@ def test_each_worker_has_its_share_of_the_cores():
     assert [workforce.share([0, 1, 2, 3], i, 2) for i in range(2)] == [[0, 1], [2, 3]]
     assert [workforce.share([4, 5, 7], i, 2) for i in range(2)] == [[4], [5, 7]]
     assert [workforce.share([0, 1], i, 3) for i in range(3)] == [[0], [1], [0]]
+
+
+def test_no_more_at_a_time_than_have_all_the_memory_they_may_use(monkeypatch):
+    monkeypatch.setattr(workforce, "available_cores", lambda: 8)
+    for gib, number in {1: 1, 9: 2, 17: 4, 64: 8}.items():
+        monkeypatch.setattr(psutil, "virtual_memory", lambda gib=gib: SimpleNamespace(total=gib << 30))
+        assert workforce.fitting(ExecutionOptions(limits=Limits(memory_mib=2048))) == number
+        assert workforce.fitting(ExecutionOptions(sandbox=False)) == 8
+
+
+def test_a_scheduler_without_workers_is_not_waited_for_forever(tmp_path, scheduler, monkeypatch):
+    monkeypatch.setattr(workforce, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(workforce, "NO_WORKERS_SECONDS", 1.0)
+    room = Room(tmp_path, names(2), stuck=("s000", "s001"))
+
+    def kill_both() -> None:
+        until(lambda: len(room.lines("begin")) == 2, "both to begin")
+        for _, pid in room.lines("begin"):
+            psutil.Process(pid).kill()
+
+    threading.Thread(target=kill_both, daemon=True).start()
+    with pytest.raises(CourseError, match="has had no workers"):
+        list(carry_out(tasks_of(room), Place(scheduler=scheduler), execute_here))
